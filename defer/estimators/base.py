@@ -1,0 +1,262 @@
+"""The contract of every router: fit on logged outcomes, predict quality and cost of each arm, route under a limit.
+
+A router is a scikit-learn classifier whose classes are the arms; labels as `y` are read as one-hot quality.
+A subclass writes `_fit` and `_predict_quality`, and `_predict_cost` where it models cost.
+"""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABCMeta, abstractmethod
+from typing import Any, Self
+
+import narwhals as nw
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import issparse
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from defer.estimators.outcomes_input import Outcomes, read_outcomes
+from defer.estimators.routing import Routing
+from defer.exceptions import MissingPropensityWarning, RouterInputError
+from defer.portfolios.assignment import Choice, best_arm, choose
+from defer.portfolios.limits import Budget, Limit, QualityTarget
+
+__all__ = ["BaseRouter", "is_numeric_input", "n_queries"]
+
+Floats = NDArray[np.float64]
+
+
+class BaseRouter(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]
+    """Base of all routers; validates, breaks ties and applies limits.
+
+    Attributes
+    ----------
+    arms_ : array of shape (m,)
+        Names of the arms, in the order of the columns of `y`.
+    has_cost_ : bool
+        Whether costs were given to `fit`.
+    weighting_ : {"none", "inverse propensity", "missing at random"}
+        How partly observed outcomes were treated.
+    """
+
+    # Logged outcomes travel with the queries: a router asks for them without being told to.
+    __metadata_request__fit = {"cost": True, "propensity": True}  # noqa: RUF012
+    __metadata_request__score = {"cost": True, "propensity": True}  # noqa: RUF012
+
+    cost_weight: float = 0.0
+
+    @abstractmethod
+    def _fit(self, X: Any, outcomes: Outcomes) -> None:
+        """Learn from checked input."""
+
+    @abstractmethod
+    def _predict_quality(self, X: Any) -> Floats:
+        """Quality of every arm, shape (n, m)."""
+
+    def _predict_cost(self, X: Any) -> Floats:
+        """Cost of every arm, shape (n, m); here the mean over the training queries."""
+        return np.broadcast_to(self.mean_cost_, (n_queries(X), len(self.arms_)))
+
+    def fit(
+        self,
+        X: Any,
+        y: ArrayLike,
+        *,
+        cost: ArrayLike | None = None,
+        propensity: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
+        """Fit on logged outcomes.
+
+        Parameters
+        ----------
+        X : array, sparse matrix, frame or list of str, n rows
+            Queries.
+        y : array or frame of shape (n, m), or array of shape (n,)
+            Quality of every arm, NaN where it was not observed; the columns of a frame name the arms.  Or labels of
+            the arm that should be taken.
+        cost : array or frame of shape (n, m), optional
+            US dollars per query.
+        propensity : array of shape (n,), optional
+            Probability with which the logging policy took the logged arm.  Rows that were observed in part are
+            weighted by its inverse; rows observed in full ignore it.
+        sample_weight : array of shape (n,), optional
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        RouterInputError
+            On shapes that do not match, an arm without any observed quality, negative costs, infinite values, or
+            propensities outside (0, 1].
+
+        Warns
+        -----
+        MissingPropensityWarning
+            If `y` is a bandit log (one observed arm a row) and no propensity is given.
+        """
+        X = self._check_queries(X, reset=True)
+        outcomes = read_outcomes(y, n=n_queries(X), cost=cost, propensity=propensity, sample_weight=sample_weight)
+        if not np.isfinite(float(self.cost_weight)) or self.cost_weight < 0:
+            raise RouterInputError(f"{type(self).__name__}: cost_weight must be a finite number >= 0, got {self.cost_weight!r}")
+        if outcomes.weighting == "missing at random" and (np.isfinite(outcomes.quality).sum(axis=1) <= 1).all():
+            warnings.warn(
+                "y is a bandit log (at most one observed arm in every row) without propensity: outcomes are read as "
+                "missing at random; pass propensity= if the arm depended on the query",
+                MissingPropensityWarning,
+                stacklevel=2,
+            )
+        self.arms_ = outcomes.arms
+        self.has_cost_ = outcomes.cost is not None
+        self.weighting_ = outcomes.weighting
+        self.mean_cost_ = _column_means(outcomes.cost, outcomes.weight, len(self.arms_))
+        self._fit(X, outcomes)
+        return self
+
+    @property
+    def classes_(self) -> NDArray[np.generic]:
+        """The arms, under scikit-learn's name for classes."""
+        return self.arms_
+
+    def predict_quality(self, X: Any) -> Floats:
+        """Predicted quality of every arm, shape (n, m)."""
+        return self._predict_quality(self._check_fitted_queries(X))
+
+    def predict_cost(self, X: Any) -> Floats:
+        """Predicted cost of every arm in US dollars, shape (n, m); zeros where `fit` was given no cost."""
+        return np.array(self._predict_cost(self._check_fitted_queries(X)))
+
+    def predict_utility(self, X: Any) -> Floats:
+        """Predicted quality - cost_weight * cost, shape (n, m)."""
+        return self._utility(*self._predict(X))
+
+    def decision_function(self, X: Any) -> Floats:
+        """Utility in scikit-learn's convention: (n, m), or the difference (n,) where there are two arms."""
+        utility = self.predict_utility(X)
+        if utility.shape[1] == 2:
+            return utility[:, 1] - utility[:, 0]
+        return utility[:, 0] if utility.shape[1] == 1 else utility
+
+    def predict(self, X: Any) -> NDArray[np.generic]:
+        """Name of the arm of highest utility, shape (n,); ties go to the cheaper arm, then to the lower index."""
+        quality, cost = self._predict(X)
+        return self.arms_[best_arm(self._utility(quality, cost), cost)]
+
+    def route(self, X: Any, *, limit: Limit | None = None, random_state: Any = None) -> Routing:
+        """Route a batch of queries.
+
+        Parameters
+        ----------
+        X : n queries, as for `fit`
+        limit : Limit, optional
+            Holds for this batch: a budget and shares in expectation over the randomised group, capacities on every
+            draw.  Without one every query takes its arm of highest utility.
+        random_state : int, RandomState instance or None
+            Draws the randomised group, if the limit needs one.
+
+        Returns
+        -------
+        Routing
+
+        Raises
+        ------
+        InfeasibleLimitError
+            If no routing satisfies the limit; says what the nearest feasible one is.
+        RouterInputError
+            If a budget is asked of a router fitted without costs.
+        """
+        quality, cost = self._predict(X)
+        if isinstance(limit, (Budget, QualityTarget)) and not self.has_cost_:
+            raise RouterInputError(f"{type(limit).__name__} needs costs, and this {type(self).__name__} was fitted without cost=")
+        utility = self._utility(quality, cost)
+        choice = self._choose(utility, quality, cost, limit)
+        arm, propensity = choice.draw(np.random.default_rng(_seed(random_state)))
+        return Routing(self.arms_, arm, propensity, quality, cost, utility, choice, limit)
+
+    def score(
+        self,
+        X: Any,
+        y: ArrayLike,
+        *,
+        cost: ArrayLike | None = None,
+        propensity: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> float:
+        """Mean realised utility of the arms that `predict` takes.
+
+        On partly observed outcomes it is the self-normalised inverse-propensity estimate.  For labels as `y` and
+        without cost it is the accuracy.
+        """
+        from defer.estimators.scoring import realised_utility
+
+        return realised_utility(
+            y, self.predict(X), arms=self.arms_, cost=cost, propensity=propensity,
+            sample_weight=sample_weight, cost_weight=self.cost_weight,
+        )  # fmt: skip
+
+    def _choose(self, utility: Floats, quality: Floats, cost: Floats, limit: Limit | None) -> Choice:
+        return choose(utility, quality, cost, limit, arms=self.arms_.tolist())
+
+    def _utility(self, quality: Floats, cost: Floats) -> Floats:
+        return quality if self.cost_weight == 0.0 else quality - self.cost_weight * cost
+
+    def _predict(self, X: Any) -> tuple[Floats, Floats]:
+        X = self._check_fitted_queries(X)
+        return self._predict_quality(X), self._predict_cost(X)
+
+    def _check_fitted_queries(self, X: Any) -> Any:
+        check_is_fitted(self, "arms_")
+        return self._check_queries(X, reset=False)
+
+    def _check_queries(self, X: Any, *, reset: bool) -> Any:
+        if is_numeric_input(X):
+            tags = self.__sklearn_tags__().input_tags
+            finite: bool | str = "allow-nan" if tags.allow_nan else True
+            return validate_data(self, X, accept_sparse="csr" if tags.sparse else False, ensure_all_finite=finite, reset=reset)
+        if n_queries(X) == 0:
+            raise RouterInputError("Found array with 0 sample(s): X has no queries, and at least one is required")
+        if reset:
+            for name in ("n_features_in_", "feature_names_in_"):
+                if hasattr(self, name):
+                    delattr(self, name)
+        return X
+
+
+def is_numeric_input(X: Any) -> bool:
+    """Whether queries are a table of numbers, which is checked here, and not text or a mixed frame, which is passed on."""
+    frame = nw.from_native(X, eager_only=True, pass_through=True)
+    if isinstance(frame, nw.DataFrame):
+        return all(dtype.is_numeric() or dtype == nw.Boolean for dtype in frame.schema.values())
+    if isinstance(frame, nw.Series):
+        return False
+    if isinstance(X, np.ndarray):
+        return not (X.ndim == 1 and X.dtype.kind in "OUT" and len(X) and isinstance(X[0], str))
+    if isinstance(X, (list, tuple)):
+        return not (len(X) and isinstance(X[0], (str, dict)))
+    return True
+
+
+def n_queries(X: Any) -> int:
+    """Number of rows of any kind of input."""
+    if issparse(X) or hasattr(X, "shape"):
+        return int(X.shape[0])
+    return len(X)
+
+
+def _column_means(table: Floats | None, weight: Floats | None, m: int) -> Floats:
+    if table is None:
+        return np.zeros(m)
+    seen = np.isfinite(table)
+    mass = seen * (1.0 if weight is None else weight[:, None])
+    total = mass.sum(axis=0)
+    means = np.einsum("ij,ij->j", mass, np.where(seen, table, 0.0)) / np.where(total > 0, total, 1.0)
+    return means
+
+
+def _seed(random_state: Any) -> int:
+    return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))

@@ -1,0 +1,142 @@
+"""A scikit-learn pipeline whose last step is a router, with the router's methods.
+
+``fit`` hands cost and propensity to the router without prefixes; ``route`` and the predictions go through the transformers.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn import get_config
+from sklearn.pipeline import Pipeline
+from sklearn.pipeline import make_pipeline as _sklearn_pipeline
+from sklearn.utils.validation import check_is_fitted
+
+from defer.estimators.base import BaseRouter
+from defer.estimators.routing import Routing
+from defer.portfolios.limits import Limit
+
+__all__ = ["RouterPipeline", "make_pipeline"]
+
+Floats = NDArray[np.float64]
+
+
+class RouterPipeline(Pipeline):  # type: ignore[misc]
+    """`sklearn.pipeline.Pipeline` with ``route`` and the predictions of its last step, a router.
+
+    Examples
+    --------
+    >>> from sklearn.feature_extraction.text import TfidfVectorizer
+    >>> from defer.estimators import QualityRouter
+    >>> router = make_pipeline(TfidfVectorizer(), QualityRouter())
+    >>> router.fit(["add two and two", "write a poem"], [[1.0, 0.0], [0.0, 1.0]]).route(["add one"]).arm.tolist()
+    [0]
+    """
+
+    def fit(
+        self,
+        X: Any,
+        y: ArrayLike,
+        *,
+        cost: ArrayLike | None = None,
+        propensity: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+        **params: Any,
+    ) -> Self:
+        """Fit transformers and router; see `BaseRouter.fit`.  Other parameters as for `sklearn.pipeline.Pipeline.fit`."""
+        return super().fit(X, y, **params, **self._last("fit", cost, propensity, sample_weight))
+
+    def predict_quality(self, X: Any) -> Floats:
+        """Predicted quality of every arm, shape (n, m)."""
+        return self._final_estimator.predict_quality(self._transform(X))
+
+    def predict_cost(self, X: Any) -> Floats:
+        """Predicted cost of every arm in US dollars, shape (n, m)."""
+        return self._final_estimator.predict_cost(self._transform(X))
+
+    def predict_utility(self, X: Any) -> Floats:
+        """Predicted utility of every arm, shape (n, m)."""
+        return self._final_estimator.predict_utility(self._transform(X))
+
+    def route(self, X: Any, *, limit: Limit | None = None, random_state: Any = None) -> Routing:
+        """Route a batch of queries; see `BaseRouter.route`."""
+        return self._final_estimator.route(self._transform(X), limit=limit, random_state=random_state)
+
+    def score(
+        self,
+        X: Any,
+        y: ArrayLike,
+        *,
+        cost: ArrayLike | None = None,
+        propensity: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> float:
+        """Mean realised utility; see `BaseRouter.score`."""
+        return self._final_estimator.score(
+            self._transform(X), y, cost=cost, propensity=propensity, sample_weight=sample_weight
+        )
+
+    @property
+    def arms_(self) -> NDArray[np.generic]:
+        """Names of the arms, shape (m,)."""
+        return self._final_estimator.arms_
+
+    @property
+    def has_cost_(self) -> bool:
+        """Whether costs were given to ``fit``."""
+        return self._final_estimator.has_cost_
+
+    @property
+    def weighting_(self) -> str:
+        """How partly observed outcomes were treated."""
+        return self._final_estimator.weighting_
+
+    @property
+    def cost_weight(self) -> float:
+        """Quality given up per US dollar."""
+        return self._final_estimator.cost_weight
+
+    def _transform(self, X: Any) -> Any:
+        check_is_fitted(self)
+        return self[:-1].transform(X) if len(self.steps) > 1 else X
+
+    def _last(self, method: str, cost: Any, propensity: Any, sample_weight: Any) -> dict[str, Any]:
+        given = {"cost": cost, "propensity": propensity, "sample_weight": sample_weight}
+        given = {name: value for name, value in given.items() if value is not None}
+        if get_config()["enable_metadata_routing"]:
+            return given
+        return {f"{self.steps[-1][0]}__{name}": value for name, value in given.items()}
+
+
+def make_pipeline(*steps: Any, memory: Any = None, verbose: bool = False) -> RouterPipeline:
+    """Pipeline of transformers and a router.
+
+    Parameters
+    ----------
+    *steps : estimators
+        Transformers, and a router as the last one.
+    memory, verbose
+        As for `sklearn.pipeline.make_pipeline`.
+
+    Returns
+    -------
+    RouterPipeline
+
+    Raises
+    ------
+    TypeError
+        If the last step is not a router.
+
+    Examples
+    --------
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> from defer.estimators import QualityRouter
+    >>> [name for name, _ in make_pipeline(StandardScaler(), QualityRouter()).steps]
+    ['standardscaler', 'qualityrouter']
+    """
+    if not steps or not isinstance(steps[-1], (BaseRouter, RouterPipeline)):
+        last = type(steps[-1]).__name__ if steps else "nothing"
+        raise TypeError(f"the last step must be a router (a BaseRouter), got {last}")
+    return RouterPipeline(_sklearn_pipeline(*steps).steps, memory=memory, verbose=verbose)

@@ -1,0 +1,116 @@
+"""Errors and warnings of the library, in one tree; the only module that every floor may import.
+
+::
+
+    DeferError
+    ├── OutcomeLogError (ValueError)       a log that cannot be read as stated
+    ├── PortfolioError (ValueError)        arms or prices that do not fit together
+    ├── RouterInputError (ValueError)      wrong input to a router: shapes, arms, costs, propensities
+    ├── InfeasibleLimitError (ValueError)  no routing satisfies the limit; says what the nearest feasible one is
+    ├── EvaluationError (ValueError)       a policy and a log that cannot be evaluated together
+    ├── PersistenceError (ValueError)      a saved policy that is damaged, tampered with or of another version
+    └── MissingExtraError (ImportError)    an optional part is not installed; names the extra
+
+    DeferWarning (UserWarning)
+    ├── SupportWarning      the logging policy hardly ever took what the target policy would take
+    ├── LeakageWarning      the same text stands in training and test data
+    ├── MissingPropensityWarning  a bandit log without propensities is read as missing at random
+    └── FallbackWarning     a default could not do what was asked and says what it did instead
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "DeferError",
+    "DeferWarning",
+    "EvaluationError",
+    "FallbackWarning",
+    "InfeasibleLimitError",
+    "LeakageWarning",
+    "MissingExtraError",
+    "MissingPropensityWarning",
+    "OutcomeLogError",
+    "PersistenceError",
+    "PortfolioError",
+    "RouterInputError",
+    "SupportWarning",
+]
+
+
+class DeferError(Exception):
+    """Base of all errors raised by the library."""
+
+
+class OutcomeLogError(DeferError, ValueError):
+    """A table or array that cannot be read as an outcome log."""
+
+
+class PortfolioError(DeferError, ValueError):
+    """Arms or prices that do not fit together."""
+
+
+class RouterInputError(DeferError, ValueError):
+    """Wrong input to a router."""
+
+
+class InfeasibleLimitError(DeferError, ValueError):
+    """No routing satisfies the limit.
+
+    Parameters
+    ----------
+    message : str
+        Says which limit, and what the least or largest feasible value would be.
+    nearest : float
+        The least (for a budget) or largest (for a target) value that is feasible, in the unit of the limit.
+    """
+
+    def __init__(self, message: str, nearest: float = float("nan")) -> None:
+        super().__init__(message)
+        self.nearest = nearest
+
+
+class EvaluationError(DeferError, ValueError):
+    """A policy and a log that cannot be evaluated together."""
+
+
+class PersistenceError(DeferError, ValueError):
+    """A saved policy that is damaged, tampered with, or of another version."""
+
+
+class MissingExtraError(DeferError, ImportError):
+    """An optional part is not installed.
+
+    Parameters
+    ----------
+    package : str
+        The package that is missing.
+    extra : str
+        The extra of ``defer-learn`` that brings it.
+    """
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(
+            f"this needs the package {package!r}, which is not installed; get it with: pip install 'defer-learn[{extra}]'"
+        )
+        self.package = package
+        self.extra = extra
+
+
+class DeferWarning(UserWarning):
+    """Base of all warnings issued by the library."""
+
+
+class SupportWarning(DeferWarning):
+    """The logging policy hardly ever took what the target policy would take."""
+
+
+class LeakageWarning(DeferWarning):
+    """The same text stands in training and test data."""
+
+
+class MissingPropensityWarning(DeferWarning):
+    """A bandit log without propensities is read as missing at random."""
+
+
+class FallbackWarning(DeferWarning):
+    """A default could not do what was asked; the message says what was done instead."""
