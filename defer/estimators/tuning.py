@@ -361,6 +361,6 @@ def _tie_choice(utility: Floats, cost: Floats, index: int, fraction: float) -> C
 
 
 def _named(table: Floats, arms: NDArray[np.generic]) -> Any:
-    from defer.portfolios.outcomes import ArmMatrix
+    from defer.portfolios.arm_matrix import ArmMatrix
 
     return ArmMatrix(table, arms=tuple(arms.tolist()))

