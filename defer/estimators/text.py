@@ -79,6 +79,6 @@ def router(
     if embeddings is True and model is None:
         raise RouterInputError("router: embeddings=True, but no sentence-embedding model is installed; give its folder")
     if embeddings is not False and model is not None:
-        parts.append(("meaning", SentenceEmbedder(None if embeddings in ("auto", True) else str(model), scale=1.5)))
+        parts.append(("meaning", SentenceEmbedder(None if embeddings in ("auto", True) else str(model), scale=1.0)))
     quality = QualityRouter(Ridge(alpha=alpha), Ridge(alpha=alpha), cost_weight=cost_weight)
     return make_pipeline(FeatureUnion(parts), quality)

@@ -1,0 +1,93 @@
+"""Reading a target policy: probabilities, names, a routing or a router, in the arm order of a log."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from defer.estimators.routing import Routing
+from defer.exceptions import EvaluationError
+from defer.portfolios.outcomes import OutcomeLog
+
+__all__ = ["column_order", "policy_matrix"]
+
+
+def policy_matrix(policy: Any, log: OutcomeLog) -> NDArray[np.float64]:
+    """Probabilities of shape (n, m) in the order of the log's arms.
+
+    Raises
+    ------
+    EvaluationError
+        If arms or rows do not fit, or a row is no distribution.
+
+    Examples
+    --------
+    >>> log = OutcomeLog.from_arrays(None, [[1.0, 0.0]], arms=["small", "large"])
+    >>> policy_matrix(["large"], log).tolist()
+    [[0.0, 1.0]]
+    """
+    if hasattr(policy, "route"):
+        policy = policy.route(log.X, random_state=0)
+    n, m = log.quality.shape
+    if isinstance(policy, Routing):
+        if len(policy) != n:
+            raise EvaluationError(f"the routing has {len(policy)} queries, and the log {n}")
+        table = np.zeros((n, m))
+        table[:, column_order(policy.arms, log)] = policy.policy
+        return table
+    table = np.asarray(policy)
+    if table.ndim == 1:
+        return _from_arms(table, log)
+    if table.shape != (n, m):
+        raise EvaluationError(f"the policy must have shape ({n}, {m}) like the log, got {table.shape}")
+    table = table.astype(np.float64)
+    total = table.sum(axis=1)
+    wrong = np.flatnonzero(~((table >= 0).all(axis=1) & (np.abs(total - 1.0) < 1e-6)))
+    if len(wrong):
+        raise EvaluationError(
+            f"{len(wrong)} rows of the policy are no distribution, the first is row {wrong[0]} (sum {total[wrong[0]]:g})"
+        )
+    return table
+
+
+def column_order(arms: Any, log: OutcomeLog) -> NDArray[np.intp]:
+    """Column of the log for each arm of a router; unnamed arms (0, 1, …) are matched by position.
+
+    Raises
+    ------
+    EvaluationError
+        If the router has an arm that the log lacks, or, unnamed, another number of arms.
+    """
+    names = np.asarray(arms)
+    if names.dtype.kind in "iu":
+        if list(names) != list(range(len(log.arms))):
+            raise EvaluationError(f"the router's arms have no names, and are not as many as the log's {len(log.arms)}: {list(names)}")
+        return np.arange(len(names))
+    texts = [str(name) for name in names]
+    lacking = [name for name in texts if name not in log.arms]
+    if lacking:
+        raise EvaluationError(
+            f"{len(lacking)} of the router's arms are not in the log, the first is {lacking[0]!r}; the log has {list(log.arms)}"
+        )
+    return np.array([log.arms.index(name) for name in texts], dtype=np.intp)
+
+
+def _from_arms(taken: NDArray[Any], log: OutcomeLog) -> NDArray[np.float64]:
+    n, m = log.quality.shape
+    if len(taken) != n:
+        raise EvaluationError(f"the policy names {len(taken)} arms for the log's {n} queries")
+    if taken.dtype.kind in "iu":
+        index = taken.astype(np.intp)
+        wrong = np.flatnonzero((index < 0) | (index >= m))
+    else:
+        names = np.asarray(log.arms)
+        order = np.argsort(names)
+        index = order[np.clip(np.searchsorted(names, taken.astype(str), sorter=order), 0, m - 1)]
+        wrong = np.flatnonzero(names[index] != taken.astype(str))
+    if len(wrong):
+        raise EvaluationError(f"{len(wrong)} rows take an arm that is not in the log, the first is row {wrong[0]} ({taken[wrong[0]]!r})")
+    table = np.zeros((n, m))
+    table[np.arange(n), index] = 1.0
+    return table
