@@ -1,0 +1,42 @@
+"""Evaluation of routers: value with intervals, off-policy estimates, frontiers, calibration."""
+
+from defer.evaluation.calibration import Calibration, calibration
+from defer.evaluation.estimators import DM, DR, DR_OS, DR_PS, IPS, SNDR, SNIPS, ClippedIPS, Replay, Switch
+from defer.evaluation.evaluation import Evaluation, Interval, evaluate
+from defer.evaluation.frontier import Frontier, aiq, area_over_zero, hull_quality, oracle, sweep, upper_hull
+from defer.evaluation.ope import Estimate, estimate_value, uniform_policy
+from defer.evaluation.two_arm import apgr, apgr_ten_points, cpt, pgr, strong_share_curve, threshold_for_share
+
+__all__ = [
+    "DM",
+    "DR",
+    "DR_OS",
+    "DR_PS",
+    "IPS",
+    "SNDR",
+    "SNIPS",
+    "Calibration",
+    "ClippedIPS",
+    "Estimate",
+    "Evaluation",
+    "Frontier",
+    "Interval",
+    "Replay",
+    "Switch",
+    "aiq",
+    "apgr",
+    "apgr_ten_points",
+    "area_over_zero",
+    "calibration",
+    "cpt",
+    "estimate_value",
+    "evaluate",
+    "hull_quality",
+    "oracle",
+    "pgr",
+    "strong_share_curve",
+    "sweep",
+    "threshold_for_share",
+    "uniform_policy",
+    "upper_hull",
+]

@@ -22,7 +22,7 @@ from defer.evaluation.policies import policy_matrix
 from defer.exceptions import EvaluationError, SupportWarning
 from defer.portfolios.outcomes import OutcomeLog
 
-__all__ = ["Estimate", "estimate_value", "tune_parameter"]
+__all__ = ["Estimate", "estimate_value", "tune_parameter", "uniform_policy"]
 
 Floats = NDArray[np.float64]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import narwhals as nw
 import numpy as np
 from numpy.typing import NDArray
 
@@ -55,12 +56,17 @@ class LogSummary:
     domains: dict[str, int]
 
     @property
-    def frame(self) -> dict[str, Any]:
-        """Columns of a table with a row per arm; any frame library takes it."""
-        return {
-            "arm": list(self.arms), "observed": self.observed, "quality": self.quality, "cost_usd": self.cost,
-            "latency_s": self.latency, "taken": self.taken,
-        }  # fmt: skip
+    def frame(self) -> nw.DataFrame[Any]:
+        """Row per arm."""
+        columns = {
+            "arm": list(self.arms),
+            "observed": self.observed,
+            "quality": self.quality,
+            "cost_usd": self.cost,
+            "latency_s": self.latency,
+            "taken": self.taken,
+        }
+        return nw.from_dict(columns, backend="pyarrow")
 
     def __str__(self) -> str:
         lines = [f"{self.n_queries} queries, {len(self.arms)} arms, {len(self.domains) or 'no'} domains"]

@@ -1,0 +1,97 @@
+"""How well predicted quality matches realised quality: reliability curve, expected calibration error, Brier score."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import narwhals as nw
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from defer.exceptions import EvaluationError
+
+__all__ = ["Calibration", "calibration"]
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Calibration of predicted quality over all observed (query, arm) pairs.
+
+    Attributes
+    ----------
+    predicted, realised : arrays of shape (b,)
+        Means in bins of equal count.
+    count : int array of shape (b,)
+    ece : float
+        Mean absolute difference of the two, weighted by count.
+    brier : float
+        Mean squared error of the prediction.
+    base_brier : float
+        That of predicting the overall mean: a router that knows nothing of the query.
+    per_arm : dict of arm name to (ece, brier)
+    """
+
+    predicted: Floats
+    realised: Floats
+    count: NDArray[np.intp]
+    ece: float
+    brier: float
+    base_brier: float
+    per_arm: dict[str, tuple[float, float]]
+
+    @property
+    def frame(self) -> nw.DataFrame[Any]:
+        """Row per bin."""
+        return nw.from_dict({"predicted": self.predicted, "realised": self.realised, "count": self.count}, backend="pyarrow")
+
+
+def calibration(predicted: ArrayLike, quality: ArrayLike, *, arms: tuple[str, ...] = (), n_bins: int = 10) -> Calibration:
+    """Compare predicted with realised quality.
+
+    Parameters
+    ----------
+    predicted, quality : arrays of shape (n, m)
+        Pairs with NaN quality are left out.
+    arms : tuple of m names, optional
+    n_bins : int, default=10
+        Bins of equal count; equal predictions share a bin.
+
+    Raises
+    ------
+    EvaluationError
+        If shapes differ or nothing was observed.
+
+    Examples
+    --------
+    >>> round(calibration([[0.5, 1.0]], [[0.0, 1.0]]).brier, 3)
+    0.125
+    """
+    table, values = np.asarray(predicted, dtype=np.float64), np.asarray(quality, dtype=np.float64)
+    if table.shape != values.shape or table.ndim != 2:
+        raise EvaluationError(f"predicted and quality must have one shape (n, m), got {table.shape} and {values.shape}")
+    seen = np.isfinite(values)
+    if not seen.any():
+        raise EvaluationError("no quality was observed")
+    p, q = table[seen], values[seen]
+    bins, ece = _bins(p, q, n_bins)
+    per_arm = {}
+    for index, arm in enumerate(arms):
+        rows = seen[:, index]
+        if rows.any():
+            x, y = table[rows, index], values[rows, index]
+            per_arm[arm] = (_bins(x, y, n_bins)[1], float(((x - y) ** 2).mean()))
+    return Calibration(*bins, ece, float(((p - q) ** 2).mean()), float(((q.mean() - q) ** 2).mean()), per_arm)
+
+
+def _bins(p: Floats, q: Floats, n_bins: int) -> tuple[tuple[Floats, Floats, NDArray[np.intp]], float]:
+    edges = np.unique(np.quantile(p, np.linspace(0, 1, n_bins + 1)[1:-1]))
+    index = np.searchsorted(edges, p, side="right")
+    count = np.bincount(index, minlength=len(edges) + 1)
+    kept = count > 0
+    mean_p = np.bincount(index, weights=p, minlength=len(count))[kept] / count[kept]
+    mean_q = np.bincount(index, weights=q, minlength=len(count))[kept] / count[kept]
+    ece = float((np.abs(mean_p - mean_q) * count[kept]).sum() / len(p))
+    return (mean_p, mean_q, count[kept]), ece

@@ -1,0 +1,279 @@
+"""The cost-quality plane: hull, zero router, AIQ, oracle, and the exact sweep of a router's operating points.
+
+Source: RouterBench (Hu et al. 2024, arXiv 2403.12031), card x10; ``norm="max"`` is what its repository computes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import narwhals as nw
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from defer.exceptions import EvaluationError
+from defer.portfolios.assignment import hull_increments
+
+__all__ = ["Frontier", "aiq", "area_over_zero", "hull_quality", "oracle", "sweep", "upper_hull"]
+
+Floats = NDArray[np.float64]
+
+
+def upper_hull(cost: ArrayLike, quality: ArrayLike) -> tuple[Floats, Floats]:
+    """Vertices of the non-decreasing concave hull, in order of cost.
+
+    O(n log n): a sort, a running maximum, and a monotone chain over what is left.
+
+    Parameters
+    ----------
+    cost, quality : arrays of shape (n,)
+
+    Returns
+    -------
+    cost, quality : arrays of shape (h,)
+
+    Raises
+    ------
+    EvaluationError
+        If there is no point, shapes differ, or a value is not finite.
+
+    Examples
+    --------
+    >>> cost, quality = upper_hull([1, 2, 3, 5, 10], [0.4, 0.7, 0.6, 0.8, 0.9])
+    >>> cost.tolist()
+    [1.0, 2.0, 5.0, 10.0]
+    """
+    c, q = np.asarray(cost, dtype=np.float64), np.asarray(quality, dtype=np.float64)
+    if c.ndim != 1 or c.shape != q.shape or not len(c):
+        raise EvaluationError(f"cost and quality must be equally long and not empty, got shapes {c.shape} and {q.shape}")
+    wrong = np.flatnonzero(~(np.isfinite(c) & np.isfinite(q)))
+    if len(wrong):
+        raise EvaluationError(f"{len(wrong)} points are not finite, the first is point {wrong[0]} ({c[wrong[0]]}, {q[wrong[0]]})")
+    order = np.lexsort((-q, c))
+    c, q = c[order], q[order]
+    rising = np.concatenate(([True], q[1:] > np.maximum.accumulate(q)[:-1]))
+    c, q = c[rising], q[rising]
+    while len(c) > 2:
+        # Whole sweeps by arrays first: a point under the line of its neighbours is never a vertex.  Of two neighbours
+        # only one goes at a time, since taking both away could be wrong.
+        left, right = (q[1:-1] - q[:-2]) * (c[2:] - c[1:-1]), (q[2:] - q[1:-1]) * (c[1:-1] - c[:-2])
+        below = np.concatenate(([False], left <= right, [False]))
+        below[1:] &= ~(below[:-1] & (np.arange(1, len(below)) % 2 == 0))
+        if not below.any():
+            break
+        if below.sum() < 0.05 * len(c):
+            c, q = _chain(c, q)
+            break
+        c, q = c[~below], q[~below]
+    return c, q
+
+
+def _chain(c: Floats, q: Floats) -> tuple[Floats, Floats]:
+    kept: list[int] = []
+    cs, qs = c.tolist(), q.tolist()
+    for index in range(len(cs)):
+        while len(kept) > 1:
+            a, b = kept[-2], kept[-1]
+            if (qs[b] - qs[a]) * (cs[index] - cs[b]) <= (qs[index] - qs[b]) * (cs[b] - cs[a]):
+                kept.pop()
+            else:
+                break
+        kept.append(index)
+    return c[kept], q[kept]
+
+
+def hull_quality(at: ArrayLike, cost: ArrayLike, quality: ArrayLike) -> Floats:
+    """Quality of the hull of the points at costs `at`: linear between vertices, flat to the right, NaN to the left.
+
+    Examples
+    --------
+    >>> hull_quality([1.5, 10.0], [1, 2], [0.4, 0.7]).round(3).tolist()
+    [0.55, 0.7]
+    """
+    return np.interp(np.asarray(at, dtype=np.float64), *upper_hull(cost, quality), left=np.nan)
+
+
+def aiq(
+    cost: ArrayLike,
+    quality: ArrayLike,
+    *,
+    norm: Literal["range", "max"] = "range",
+    low: float | None = None,
+    high: float | None = None,
+) -> float:
+    """Average quality of the non-decreasing concave hull over a range of costs.
+
+    Parameters
+    ----------
+    cost, quality : arrays of shape (n,)
+    norm : {"range", "max"}, default="range"
+        Divide the area by ``high - low`` as the paper defines it, or by ``high`` as the paper's repository does.
+    low, high : float, optional
+        Range common to all compared routers; default that of the points.  Left of its first point a router has no
+        quality: `low` must not lie below it.
+
+    Raises
+    ------
+    EvaluationError
+        If the range is empty the wrong way round, or starts left of the first point.
+
+    Examples
+    --------
+    >>> round(aiq([1, 2, 3, 5, 10], [0.4, 0.7, 0.6, 0.8, 0.9]), 6)
+    0.783333
+    >>> round(aiq([1, 2, 3, 5, 10], [0.4, 0.7, 0.6, 0.8, 0.9], norm="max"), 6)
+    0.705
+    """
+    if norm not in ("range", "max"):
+        raise EvaluationError(f"norm must be 'range' or 'max', got {norm!r}")
+    c, q = upper_hull(cost, quality)
+    points = np.asarray(cost, dtype=np.float64)
+    start, end = float(points.min()) if low is None else float(low), float(points.max()) if high is None else float(high)
+    if start < c[0] - 1e-12 * max(1.0, abs(c[0])):
+        raise EvaluationError(f"the range starts at {start:g}, left of the first point at {c[0]:g}, where quality is not defined")
+    if end < start:
+        raise EvaluationError(f"the range ends at {end:g}, left of its start {start:g}")
+    if end == start:
+        return float(np.interp(end, c, q))
+    inner = c[(c > start) & (c < end)]
+    at = np.concatenate(([start], inner, [end]))
+    area = float(np.trapezoid(np.interp(at, c, q), at))
+    return area / (end - start) if norm == "range" else area / end
+
+
+def area_over_zero(cost: ArrayLike, quality: ArrayLike, arm_cost: ArrayLike, arm_quality: ArrayLike) -> float:
+    """Mean height of a router's curve over the hull of the single arms ("zero router"), over the arms' range of costs.
+
+    The router's points are joined as they are, without a hull, which would be biased upward on noisy points; left of its
+    first point the router is taken to follow the zero router, right of its last to stay.
+
+    Examples
+    --------
+    >>> round(area_over_zero([1, 2, 3], [0.4, 0.8, 0.8], [1, 3], [0.4, 0.8]), 3)
+    0.1
+    """
+    c, q = np.asarray(cost, dtype=np.float64), np.asarray(quality, dtype=np.float64)
+    order = np.argsort(c, kind="stable")
+    c, q = c[order], q[order]
+    arms = np.asarray(arm_cost, dtype=np.float64)
+    low, high = float(arms.min()), float(arms.max())
+    if high <= low:
+        return float(np.interp(low, c, q) - np.max(np.asarray(arm_quality)))
+    zero_c, zero_q = upper_hull(arms, arm_quality)
+    at = np.unique(np.clip(np.concatenate((c, zero_c, [low, high])), low, high))
+    zero = np.interp(at, zero_c, zero_q)
+    height = np.where(at < c[0], 0.0, np.interp(at, c, q) - zero)
+    return float(np.trapezoid(height, at) / (high - low))
+
+
+def oracle(quality: ArrayLike, cost: ArrayLike | None = None) -> NDArray[np.intp]:
+    """Best arm of every query, ties to the cheapest, then to the lowest index; NaN is never taken.  Shape (n,).
+
+    Examples
+    --------
+    >>> oracle([[1.0, 1.0], [0.0, 1.0]], [[2.0, 1.0], [2.0, 1.0]]).tolist()
+    [1, 1]
+    """
+    values = np.where(np.isnan(np.asarray(quality, dtype=np.float64)), -np.inf, quality)
+    if cost is None:
+        return values.argmax(axis=1)
+    best = values == values.max(axis=1, keepdims=True)
+    return np.where(best, np.nan_to_num(np.asarray(cost, dtype=np.float64), nan=np.inf), np.inf).argmin(axis=1)
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """Operating points of a router as the price of cost falls from infinity to 0.
+
+    Attributes
+    ----------
+    price : array of shape (p,)
+        Utility per US dollar below which the next step is not yet taken; infinite at the first point.
+    quality, cost : arrays of shape (p,)
+        Realised means.
+    quality_se, cost_se : arrays of shape (p,)
+        Standard errors, clustered where clusters were given.
+    load : array of shape (p, m)
+        Share of every arm.
+    """
+
+    price: Floats
+    quality: Floats
+    cost: Floats
+    quality_se: Floats
+    cost_se: Floats
+    load: Floats
+
+    def frame(self, arms: tuple[str, ...], *, z: float = 1.959963984540054) -> nw.DataFrame[Any]:
+        """Row per operating point, with an interval of `z` standard errors and the share of every arm."""
+        columns: dict[str, Any] = {
+            "price": self.price,
+            "cost_usd": self.cost,
+            "quality": self.quality,
+            "quality_low": self.quality - z * self.quality_se,
+            "quality_high": self.quality + z * self.quality_se,
+        }
+        columns |= {f"share:{arm}": self.load[:, index] for index, arm in enumerate(arms)}
+        return nw.from_dict(columns, backend="pyarrow")
+
+
+def sweep(
+    predicted_utility: Floats,
+    predicted_cost: Floats,
+    quality: Floats,
+    cost: Floats,
+    *,
+    n_points: int = 100,
+    cluster: NDArray[Any] | None = None,
+) -> Frontier:
+    """All operating points of a router, thinned to about `n_points`.
+
+    At every price each query takes its best arm; the points are the exact events at which some query changes, with equal
+    slopes taken together and both ends included.
+
+    Parameters
+    ----------
+    predicted_utility, predicted_cost : arrays of shape (n, m)
+        What the router goes by.
+    quality, cost : arrays of shape (n, m)
+        What is realised; no NaN.
+    n_points : int, default=100
+    cluster : array of shape (n,), optional
+
+    Examples
+    --------
+    >>> gain = np.array([[0.0, 0.9], [0.0, 0.1]])
+    >>> curve = sweep(gain, np.tile([0.0, 1.0], (2, 1)), gain, np.tile([0.0, 1.0], (2, 1)))
+    >>> curve.cost.tolist(), curve.quality.tolist()
+    ([0.0, 0.5, 1.0], [0.0, 0.45, 0.5])
+    """
+    steps = hull_increments(np.ascontiguousarray(predicted_utility), np.ascontiguousarray(predicted_cost))
+    n, m = quality.shape
+    ends = np.flatnonzero(np.diff(steps.group, append=steps.group[-1] + 1)) if len(steps.group) else np.zeros(0, dtype=np.intp)
+    gained = np.concatenate(([0.0], np.cumsum(cost[steps.query, steps.to_arm] - cost[steps.query, steps.from_arm])[ends]))
+    # Evenly in realised cost, so that no part of the curve is left without points.
+    wanted = np.linspace(gained.min(), gained.max(), max(n_points, 2))
+    picked = np.unique(np.concatenate(([0, len(ends)], np.searchsorted(np.maximum.accumulate(gained), wanted).clip(0, len(ends)))))
+    groups = None if cluster is None else np.unique(cluster, return_inverse=True)[1].ravel()
+    arm, rows, done = steps.start.copy(), np.arange(n), 0
+    points = np.empty((len(picked), 4))
+    load = np.empty((len(picked), m))
+    for place, index in enumerate(picked):
+        upto = ends[index - 1] + 1 if index else 0
+        arm[steps.query[done:upto]] = steps.to_arm[done:upto]
+        done = upto
+        q, c = quality[rows, arm], cost[rows, arm]
+        points[place] = q.mean(), c.mean(), _standard_error(q, groups), _standard_error(c, groups)
+        load[place] = np.bincount(arm, minlength=m) / n
+    price = np.concatenate(([np.inf], steps.slope[ends]))[picked]
+    return Frontier(price, points[:, 0], points[:, 1], points[:, 2], points[:, 3], load)
+
+
+def _standard_error(values: Floats, groups: NDArray[np.intp] | None) -> float:
+    n = len(values)
+    residual = values - values.mean()
+    if groups is not None:
+        residual = np.bincount(groups, weights=residual)
+    k = len(residual)
+    return float(np.sqrt(residual @ residual * k / max(k - 1, 1)) / n)
