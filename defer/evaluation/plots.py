@@ -1,0 +1,105 @@
+"""Pictures of an evaluation; matplotlib is loaded when the first is drawn."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from defer.evaluation.evaluation import Evaluation
+
+__all__ = ["plot_calibration", "plot_domains", "plot_frontier", "plot_load"]
+
+_ROUTER, _ARM, _ZERO, _ORACLE = "#0b6e99", "#5b5b5b", "#9a9a9a", "#b3541e"
+
+
+def plot_frontier(evaluation: Evaluation, ax: Axes | None = None) -> Axes:
+    """Quality against cost: operating points with their interval, the routing, single arms, zero router, oracle."""
+    ax = _axes(ax)
+    curve, estimate = evaluation.frontier, evaluation.estimate
+    z = 1.96
+    ax.fill_between(curve.cost, curve.quality - z * curve.quality_se, curve.quality + z * curve.quality_se, color=_ROUTER, alpha=0.15, lw=0)
+    ax.plot(curve.cost, curve.quality, color=_ROUTER, lw=2, label="router, all operating points")
+    zero_cost, zero_quality = evaluation.zero_router
+    ax.plot(zero_cost, zero_quality, color=_ZERO, lw=1.2, ls="--", label="zero router (random mixtures)")
+    for arm, single in evaluation.singles.items():
+        ax.plot(single.cost.value, single.value, "o", color=_ARM, ms=5)
+        ax.annotate(_short(arm), (single.cost.value, single.value), xytext=(5, -9), textcoords="offset points", fontsize=7, color=_ARM)
+    rows = evaluation.frame
+    best = rows["quality"].to_list()[-1], rows["cost"].to_list()[-1]
+    ax.plot(best[1], best[0], "*", color=_ORACLE, ms=11, label="oracle")
+    ax.errorbar(
+        estimate.cost.value,
+        estimate.value,
+        yerr=[[estimate.value - estimate.low], [estimate.high - estimate.value]],
+        fmt="D",
+        color=_ROUTER,
+        ms=7,
+        capsize=3,
+        label="routing evaluated",
+    )
+    ax.set_xlabel("mean cost per query (US dollars)")
+    ax.set_ylabel("mean quality")
+    ax.ticklabel_format(axis="x", style="sci", scilimits=(-2, 3))
+    ax.legend(fontsize=8, loc="lower right")
+    return ax
+
+
+def plot_calibration(evaluation: Evaluation, ax: Axes | None = None) -> Axes:
+    """Realised against predicted quality in bins of equal count."""
+    ax = _axes(ax)
+    table = evaluation.calibration
+    ends = [min(table.predicted.min(), table.realised.min()), max(table.predicted.max(), table.realised.max())]
+    ax.plot(ends, ends, color=_ZERO, ls="--", lw=1.2, label="perfect")
+    ax.plot(table.predicted, table.realised, "o-", color=_ROUTER, lw=1.5, label=f"router (ECE {table.ece:.3f})")
+    ax.set_xlabel("predicted quality")
+    ax.set_ylabel("realised quality")
+    ax.legend(fontsize=8, loc="upper left")
+    return ax
+
+
+def plot_load(evaluation: Evaluation, ax: Axes | None = None) -> Axes:
+    """Share of the queries that each arm takes."""
+    load = {arm: share for arm, share in evaluation.load.items() if share > 0}
+    ax = _axes(ax, height=max(1.6, 0.32 * len(load) + 0.9))
+    names = sorted(load, key=load.__getitem__)
+    ax.barh([_short(name) for name in names], [load[name] for name in names], color=_ROUTER)
+    for place, name in enumerate(names):
+        ax.text(load[name] + 0.01, place, f"{load[name]:.1%}", va="center", fontsize=8)
+    ax.set_xlim(0, 1.12)
+    ax.set_xlabel("share of queries")
+    return ax
+
+
+def plot_domains(evaluation: Evaluation, ax: Axes | None = None) -> Axes:
+    """Quality by domain with intervals, beside the best single arm."""
+    table = evaluation.domains.sort("quality")
+    rows: dict[str, Any] = {name: table[name].to_numpy() for name in ("domain", "quality", "quality_low", "quality_high", "best_single")}
+    ax = _axes(ax, height=max(1.8, 0.3 * len(table) + 1.0))
+    place = np.arange(len(table))
+    reach = np.abs(np.vstack([rows["quality"] - rows["quality_low"], rows["quality_high"] - rows["quality"]]))
+    ax.errorbar(rows["quality"], place, xerr=np.nan_to_num(reach), fmt="o", color=_ROUTER, capsize=2, label="routing")
+    ax.plot(rows["best_single"], place, "|", color=_ORACLE, ms=12, mew=2, label="best single arm")
+    ax.set_yticks(place, [_short(str(name)) for name in rows["domain"]])
+    ax.set_xlabel("mean quality")
+    ax.legend(fontsize=8, loc="best")
+    return ax
+
+
+def _axes(ax: Axes | None, *, height: float = 4.0) -> Axes:
+    if ax is not None:
+        return ax
+    from matplotlib.figure import Figure
+
+    # A figure of its own, outside pyplot: drawing must not open windows or keep figures alive.
+    figure = Figure(figsize=(6.4, height), layout="constrained")
+    axes = figure.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    return axes
+
+
+def _short(name: str, most: int = 28) -> str:
+    return name if len(name) <= most else name[: most - 1] + "…"
