@@ -49,7 +49,17 @@ __all__ = [
 
 __getattr__, __dir__, _ = _lazy.attach(
     __name__,
-    submodules=["datasets", "estimators", "evaluation", "exceptions", "losses", "persistence", "portfolios", "report", "tracking"],
+    submodules=[
+        "datasets",
+        "estimators",
+        "evaluation",
+        "exceptions",
+        "losses",
+        "persistence",
+        "portfolios",
+        "report",
+        "tracking",
+    ],
     submod_attrs={
         "estimators.pipeline": ["make_pipeline"],
         "estimators.text": ["router"],

@@ -103,7 +103,9 @@ class BaseRouter(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):  # type: ig
         X = self._check_queries(X, reset=True)
         outcomes = read_outcomes(y, n=n_queries(X), cost=cost, propensity=propensity, sample_weight=sample_weight)
         if not np.isfinite(float(self.cost_weight)) or self.cost_weight < 0:
-            raise RouterInputError(f"{type(self).__name__}: cost_weight must be a finite number >= 0, got {self.cost_weight!r}")
+            raise RouterInputError(
+                f"{type(self).__name__}: cost_weight must be a finite number >= 0, got {self.cost_weight!r}"
+            )
         if outcomes.weighting == "missing at random" and (np.isfinite(outcomes.quality).sum(axis=1) <= 1).all():
             warnings.warn(
                 "y is a bandit log (at most one observed arm in every row) without propensity: outcomes are read as "
@@ -172,7 +174,9 @@ class BaseRouter(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):  # type: ig
         """
         quality, cost = self._predict(X)
         if isinstance(limit, (Budget, QualityTarget)) and not self.has_cost_:
-            raise RouterInputError(f"{type(limit).__name__} needs costs, and this {type(self).__name__} was fitted without cost=")
+            raise RouterInputError(
+                f"{type(limit).__name__} needs costs, and this {type(self).__name__} was fitted without cost="
+            )
         utility = self._utility(quality, cost)
         choice = self._choose(utility, quality, cost, limit)
         arm, propensity = choice.draw(np.random.default_rng(_seed(random_state)))
@@ -217,7 +221,9 @@ class BaseRouter(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):  # type: ig
         if is_numeric_input(X):
             tags = self.__sklearn_tags__().input_tags
             finite: bool | str = "allow-nan" if tags.allow_nan else True
-            return validate_data(self, X, accept_sparse="csr" if tags.sparse else False, ensure_all_finite=finite, reset=reset)
+            return validate_data(
+                self, X, accept_sparse="csr" if tags.sparse else False, ensure_all_finite=finite, reset=reset
+            )
         if n_queries(X) == 0:
             raise RouterInputError("Found array with 0 sample(s): X has no queries, and at least one is required")
         if reset:

@@ -78,7 +78,9 @@ class SentenceEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     def transform(self, X: Any) -> NDArray[np.float32]:
         """Embeddings, shape (n, d)."""
         encoder = self._load()
-        vectors = encoder.encode(list(X), batch_size=self.batch_size, normalize_embeddings=True, show_progress_bar=False)
+        vectors = encoder.encode(
+            list(X), batch_size=self.batch_size, normalize_embeddings=True, show_progress_bar=False
+        )
         return np.asarray(vectors, dtype=np.float32) * np.float32(self.scale)
 
     def _load(self) -> Any:

@@ -65,7 +65,9 @@ def read_outcomes(
     """
     arms, quality = _read_quality(y)
     if len(quality) != n:
-        raise RouterInputError(f"Found input variables with inconsistent numbers of samples: X has {n} rows, y has {len(quality)}")
+        raise RouterInputError(
+            f"Found input variables with inconsistent numbers of samples: X has {n} rows, y has {len(quality)}"
+        )
     empty = np.flatnonzero(~np.isfinite(quality).any(axis=0))
     if len(empty):
         raise RouterInputError(

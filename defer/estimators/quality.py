@@ -77,7 +77,9 @@ class QualityRouter(BaseRouter):
     def _fit(self, X: Any, outcomes: Outcomes) -> None:
         base = self._base()
         if isinstance(base, type):
-            raise TypeError(f"QualityRouter: regressor must be an estimator, got the class {base.__name__}; write {base.__name__}()")
+            raise TypeError(
+                f"QualityRouter: regressor must be an estimator, got the class {base.__name__}; write {base.__name__}()"
+            )
         if is_classifier(base) and not hasattr(base, "predict_proba"):
             raise RouterInputError(f"QualityRouter: the classifier {type(base).__name__} has no predict_proba")
         self.regressors_ = _fit_columns(base, X, outcomes.quality, outcomes.weight)

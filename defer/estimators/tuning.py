@@ -17,9 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
 from sklearn.model_selection import GroupKFold, KFold
 from sklearn.utils import _safe_indexing, get_tags
-from sklearn.utils.validation import check_is_fitted
 
-from defer.estimators.base import BaseRouter, n_queries
+from defer.estimators.base import BaseRouter
 from defer.estimators.outcomes_input import Outcomes
 from defer.estimators.quality import QualityRouter
 from defer.exceptions import InfeasibleLimitError, RouterInputError
@@ -129,7 +128,9 @@ class TunedRouter(BaseRouter):
     def _fit(self, X: Any, outcomes: Outcomes) -> None:
         limit = self.limit
         if isinstance(limit, Capacity):
-            raise RouterInputError("a Capacity belongs to one batch: give it to route(X, limit=...), not to TunedRouter")
+            raise RouterInputError(
+                "a Capacity belongs to one batch: give it to route(X, limit=...), not to TunedRouter"
+            )
         if limit is not None and not isinstance(limit, (Budget, QualityTarget, Share, RiskLevel)):
             raise RouterInputError(f"TunedRouter: limit must be a limit object or None, got {type(limit).__name__}")
         if isinstance(limit, (Budget, QualityTarget, RiskLevel)) and outcomes.cost is None:
@@ -216,7 +217,9 @@ class TunedRouter(BaseRouter):
                 self.arm_bonus_[index] = -(inner + outer) / 2
             else:
                 self.arm_bonus_[index] = -choice.price
-        return OperatingPoint(0.0, fraction, realised.mean(realised.quality, choice), realised.mean(realised.cost, choice))
+        return OperatingPoint(
+            0.0, fraction, realised.mean(realised.quality, choice), realised.mean(realised.cost, choice)
+        )
 
 
 class _Realised:
@@ -238,7 +241,11 @@ class _Realised:
         share = ((choice.low, 1.0 - choice.fraction), (choice.high, choice.fraction))
         parts = [(*self.weighted(table, arm), probability) for arm, probability in share]
         mass = sum(probability * weight.sum() for weight, _, probability in parts)
-        return float(sum(probability * value.sum() for _, value, probability in parts) / mass) if mass > 0 else float("nan")
+        return (
+            float(sum(probability * value.sum() for _, value, probability in parts) / mass)
+            if mass > 0
+            else float("nan")
+        )
 
 
 def _price_point(utility: Floats, cost: Floats, limit: Limit, realised: _Realised) -> OperatingPoint:
@@ -265,7 +272,8 @@ def _price_point(utility: Floats, cost: Floats, limit: Limit, realised: _Realise
     if not len(enough):
         best = float(reached.max())
         raise InfeasibleLimitError(
-            f"QualityTarget({limit.mean_quality:g}) is above the largest mean quality realised out of fold, {best:.6g}", best
+            f"QualityTarget({limit.mean_quality:g}) is above the largest mean quality realised out of fold, {best:.6g}",
+            best,
         )
     return _between(path, prices, enough, lambda i: (limit.mean_quality - reached[i]) / (reached[i + 1] - reached[i]))
 

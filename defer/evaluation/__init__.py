@@ -1,5 +1,6 @@
 """Evaluation of routers: value with intervals, off-policy estimates, frontiers, calibration."""
 
+from defer.evaluation.audit import Audit, Finding, audit
 from defer.evaluation.calibration import Calibration, calibration
 from defer.evaluation.estimators import DM, DR, DR_OS, DR_PS, IPS, SNDR, SNIPS, ClippedIPS, Replay, Switch
 from defer.evaluation.evaluation import Evaluation, Interval, evaluate
@@ -15,10 +16,12 @@ __all__ = [
     "IPS",
     "SNDR",
     "SNIPS",
+    "Audit",
     "Calibration",
     "ClippedIPS",
     "Estimate",
     "Evaluation",
+    "Finding",
     "Frontier",
     "Interval",
     "Replay",
@@ -27,6 +30,7 @@ __all__ = [
     "apgr",
     "apgr_ten_points",
     "area_over_zero",
+    "audit",
     "calibration",
     "cpt",
     "estimate_value",

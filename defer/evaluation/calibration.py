@@ -45,10 +45,14 @@ class Calibration:
     @property
     def frame(self) -> nw.DataFrame[Any]:
         """Row per bin."""
-        return nw.from_dict({"predicted": self.predicted, "realised": self.realised, "count": self.count}, backend="pyarrow")
+        return nw.from_dict(
+            {"predicted": self.predicted, "realised": self.realised, "count": self.count}, backend="pyarrow"
+        )
 
 
-def calibration(predicted: ArrayLike, quality: ArrayLike, *, arms: tuple[str, ...] = (), n_bins: int = 10) -> Calibration:
+def calibration(
+    predicted: ArrayLike, quality: ArrayLike, *, arms: tuple[str, ...] = (), n_bins: int = 10
+) -> Calibration:
     """Compare predicted with realised quality.
 
     Parameters

@@ -259,5 +259,7 @@ def as_estimator(estimator: str | ValueEstimator) -> ValueEstimator:
     if isinstance(estimator, ValueEstimator):
         return estimator
     if estimator not in ESTIMATORS:
-        raise EvaluationError(f"estimator must be 'auto', one of {sorted(ESTIMATORS)} or an estimator object, got {estimator!r}")
+        raise EvaluationError(
+            f"estimator must be 'auto', one of {sorted(ESTIMATORS)} or an estimator object, got {estimator!r}"
+        )
     return ESTIMATORS[estimator]()

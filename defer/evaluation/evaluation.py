@@ -41,7 +41,17 @@ __all__ = ["Evaluation", "Interval", "evaluate"]
 
 Floats = NDArray[np.float64]
 
-_DOMAIN_COLUMNS = ("domain", "n", "quality", "quality_low", "quality_high", "best_single", "cost", "main_arm", "main_share")
+_DOMAIN_COLUMNS = (
+    "domain",
+    "n",
+    "quality",
+    "quality_low",
+    "quality_high",
+    "best_single",
+    "cost",
+    "main_arm",
+    "main_share",
+)
 
 
 @dataclass(frozen=True)
@@ -140,7 +150,13 @@ class Evaluation:
         """The router's operating points on this log.  Raises EvaluationError without costs or full information."""
         self._needs_frontier()
         utility = self.predicted_quality - self.cost_weight * self.predicted_cost
-        return sweep(utility, self.predicted_cost, np.asarray(self.log.quality), np.asarray(self.log.cost), cluster=self.log.cluster)
+        return sweep(
+            utility,
+            self.predicted_cost,
+            np.asarray(self.log.quality),
+            np.asarray(self.log.cost),
+            cluster=self.log.cluster,
+        )
 
     @property
     def has_frontier(self) -> bool:
@@ -180,7 +196,9 @@ class Evaluation:
         for _ in range(n_bootstrap):
             picked = rng.integers(len(start) - 1, size=len(start) - 1)
             size = start[picked + 1] - start[picked]
-            offset = np.repeat(start[picked] - np.concatenate(([0], np.cumsum(size)[:-1])), size) + np.arange(size.sum())
+            offset = np.repeat(start[picked] - np.concatenate(([0], np.cumsum(size)[:-1])), size) + np.arange(
+                size.sum()
+            )
             draws.append(height(members[offset]))
         low, high = np.quantile(draws, [(1 - self.level) / 2, (1 + self.level) / 2])
         return Interval(value, float(low), float(high))
@@ -217,11 +235,16 @@ class Evaluation:
         if self.log.domain is None:
             raise EvaluationError("the log has no domain column")
         names, index = np.unique(np.asarray(self.log.domain).astype(str), return_inverse=True)
-        terms, reference = policy_terms(self.policy, self.log), policy_terms(self._always(self._best_single()), self.log)
+        terms, reference = (
+            policy_terms(self.policy, self.log),
+            policy_terms(self._always(self._best_single()), self.log),
+        )
         columns: dict[str, list[Any]] = {key: [] for key in _DOMAIN_COLUMNS}
         for number, name in enumerate(names):
             rows = np.flatnonzero(index.ravel() == number)
-            value = _mean_interval(terms[rows], None if self.log.cluster is None else self.log.cluster[rows], self.level)
+            value = _mean_interval(
+                terms[rows], None if self.log.cluster is None else self.log.cluster[rows], self.level
+            )
             share = self.policy[rows].mean(axis=0)
             main = int(share.argmax())
             row = (name, len(rows), value.value, value.low, value.high, float(reference[rows].mean()))
@@ -340,7 +363,9 @@ def evaluate(
         if not hasattr(routing, "route"):
             raise EvaluationError(f"expected a fitted router or a Routing, got {name}")
         if log.X is None:
-            raise EvaluationError("the log has no queries (X is None): evaluate a Routing, or read the log with text= or features=")
+            raise EvaluationError(
+                "the log has no queries (X is None): evaluate a Routing, or read the log with text= or features="
+            )
         cost_weight = float(routing.cost_weight)
         if isinstance(routing, RouterPipeline):
             name = " → ".join(type(step).__name__ for _, step in routing.steps)
@@ -363,10 +388,14 @@ def evaluate(
     label = f"always {baseline}" if isinstance(baseline, str) else type(baseline).__name__
     reference = policy_matrix(np.full(len(log), baseline) if isinstance(baseline, str) else baseline, log)
     difference = paired_difference(policy, reference, log, level=level, quality_model=quality_model)
-    return Evaluation(estimate, singles, difference, label, policy, log, quality, cost, cost_weight, routing.limit, level, name)
+    return Evaluation(
+        estimate, singles, difference, label, policy, log, quality, cost, cost_weight, routing.limit, level, name
+    )
 
 
-def paired_difference(policy: Floats, reference: Floats, log: OutcomeLog, *, level: float, quality_model: Any = None) -> Interval:
+def paired_difference(
+    policy: Floats, reference: Floats, log: OutcomeLog, *, level: float, quality_model: Any = None
+) -> Interval:
     """Difference in mean quality of two policies on the same queries, with a clustered normal interval.
 
     On bandit logs the difference of the two DR terms of every round.

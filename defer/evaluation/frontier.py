@@ -46,10 +46,14 @@ def upper_hull(cost: ArrayLike, quality: ArrayLike) -> tuple[Floats, Floats]:
     """
     c, q = np.asarray(cost, dtype=np.float64), np.asarray(quality, dtype=np.float64)
     if c.ndim != 1 or c.shape != q.shape or not len(c):
-        raise EvaluationError(f"cost and quality must be equally long and not empty, got shapes {c.shape} and {q.shape}")
+        raise EvaluationError(
+            f"cost and quality must be equally long and not empty, got shapes {c.shape} and {q.shape}"
+        )
     wrong = np.flatnonzero(~(np.isfinite(c) & np.isfinite(q)))
     if len(wrong):
-        raise EvaluationError(f"{len(wrong)} points are not finite, the first is point {wrong[0]} ({c[wrong[0]]}, {q[wrong[0]]})")
+        raise EvaluationError(
+            f"{len(wrong)} points are not finite, the first is point {wrong[0]} ({c[wrong[0]]}, {q[wrong[0]]})"
+        )
     order = np.lexsort((-q, c))
     c, q = c[order], q[order]
     rising = np.concatenate(([True], q[1:] > np.maximum.accumulate(q)[:-1]))
@@ -129,9 +133,14 @@ def aiq(
         raise EvaluationError(f"norm must be 'range' or 'max', got {norm!r}")
     c, q = upper_hull(cost, quality)
     points = np.asarray(cost, dtype=np.float64)
-    start, end = float(points.min()) if low is None else float(low), float(points.max()) if high is None else float(high)
+    start, end = (
+        float(points.min()) if low is None else float(low),
+        float(points.max()) if high is None else float(high),
+    )
     if start < c[0] - 1e-12 * max(1.0, abs(c[0])):
-        raise EvaluationError(f"the range starts at {start:g}, left of the first point at {c[0]:g}, where quality is not defined")
+        raise EvaluationError(
+            f"the range starts at {start:g}, left of the first point at {c[0]:g}, where quality is not defined"
+        )
     if end < start:
         raise EvaluationError(f"the range ends at {end:g}, left of its start {start:g}")
     if end == start:
@@ -250,11 +259,19 @@ def sweep(
     """
     steps = hull_increments(np.ascontiguousarray(predicted_utility), np.ascontiguousarray(predicted_cost))
     n, m = quality.shape
-    ends = np.flatnonzero(np.diff(steps.group, append=steps.group[-1] + 1)) if len(steps.group) else np.zeros(0, dtype=np.intp)
-    gained = np.concatenate(([0.0], np.cumsum(cost[steps.query, steps.to_arm] - cost[steps.query, steps.from_arm])[ends]))
+    ends = (
+        np.flatnonzero(np.diff(steps.group, append=steps.group[-1] + 1))
+        if len(steps.group)
+        else np.zeros(0, dtype=np.intp)
+    )
+    gained = np.concatenate(
+        ([0.0], np.cumsum(cost[steps.query, steps.to_arm] - cost[steps.query, steps.from_arm])[ends])
+    )
     # Evenly in realised cost, so that no part of the curve is left without points.
     wanted = np.linspace(gained.min(), gained.max(), max(n_points, 2))
-    picked = np.unique(np.concatenate(([0, len(ends)], np.searchsorted(np.maximum.accumulate(gained), wanted).clip(0, len(ends)))))
+    picked = np.unique(
+        np.concatenate(([0, len(ends)], np.searchsorted(np.maximum.accumulate(gained), wanted).clip(0, len(ends))))
+    )
     groups = None if cluster is None else np.unique(cluster, return_inverse=True)[1].ravel()
     arm, rows, done = steps.start.copy(), np.arange(n), 0
     points = np.empty((len(picked), 4))

@@ -60,7 +60,11 @@ def interval_of(
     value, delta = float(estimator.value(moments.mean)), (1.0 - level) / 2.0
     if interval == "bootstrap":
         counts = moments.replicates[:, -1:]
-        values = estimator.value(np.divide(moments.replicates[:, :-1], counts, out=np.full((len(counts), moments.k), np.nan), where=counts > 0))
+        values = estimator.value(
+            np.divide(
+                moments.replicates[:, :-1], counts, out=np.full((len(counts), moments.k), np.nan), where=counts > 0
+            )
+        )
         low, high = np.nanquantile(values, [delta, 1.0 - delta])
         return float(low), float(high)
     if interval in ("normal", "student"):
@@ -71,9 +75,13 @@ def interval_of(
         radius = float(quantile) * math.sqrt(variance)
     elif interval in ("empirical_bernstein", "hoeffding"):
         if estimator.is_ratio or span is None:
-            raise EvaluationError(f"interval {interval!r} needs bounded independent terms, and {estimator.name} is a ratio")
+            raise EvaluationError(
+                f"interval {interval!r} needs bounded independent terms, and {estimator.name} is a ratio"
+            )
         if moments.clusters() is not None and len(moments.clusters()[1]) < moments.n:  # type: ignore[index]
-            raise EvaluationError(f"interval {interval!r} needs independent rows, and this log has clusters; use 'normal' or 'bootstrap'")
+            raise EvaluationError(
+                f"interval {interval!r} needs independent rows, and this log has clusters; use 'normal' or 'bootstrap'"
+            )
         if moments.n < 2:
             return float("nan"), float("nan")
         spread = float(moments.scatter[0, 0]) / (moments.n - 1)

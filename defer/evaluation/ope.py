@@ -196,9 +196,15 @@ def _full_information(
         realised = np.einsum("ij,ij->i", policy, np.where(needed, values, 0.0))
         moments = Moments(1, n_bootstrap if kind == "bootstrap" else 0, seed)
         moments.update(realised[:, None], log.cluster)
-        low, high = interval_of(DM(), moments, interval=kind, level=level, span=float(np.nanmax(values) - np.nanmin(values)))
+        low, high = interval_of(
+            DM(), moments, interval=kind, level=level, span=float(np.nanmax(values) - np.nanmin(values))
+        )
         notes = () if len(log) > 1 else ("one row gives no interval",)
-        estimates.append(Estimate(float(moments.mean[0]), low, high, len(log), float(len(log)), 1.0, "full", kind, level, notes, name))
+        estimates.append(
+            Estimate(
+                float(moments.mean[0]), low, high, len(log), float(len(log)), 1.0, "full", kind, level, notes, name
+            )
+        )
     return replace(estimates[0], others=tuple(estimates[1:]))
 
 
@@ -209,9 +215,15 @@ def _off_policy(
     action = np.asarray(log.action)
     free = np.flatnonzero(action < 0)
     if len(free):
-        raise EvaluationError(f"{len(free)} of {len(log)} rows have no logged arm, the first is row {free[0]}; select the others")
-    if log.propensity is None and not (isinstance(estimator, (str, ValueEstimator)) and as_name(estimator) in ("dm", "rm")):
-        raise EvaluationError(f"the log has no propensities ({len(log)} rows); only 'dm' can do without, and 'rm' under uniform logging")
+        raise EvaluationError(
+            f"{len(free)} of {len(log)} rows have no logged arm, the first is row {free[0]}; select the others"
+        )
+    if log.propensity is None and not (
+        isinstance(estimator, (str, ValueEstimator)) and as_name(estimator) in ("dm", "rm")
+    ):
+        raise EvaluationError(
+            f"the log has no propensities ({len(log)} rows); only 'dm' can do without, and 'rm' under uniform logging"
+        )
     rows = np.arange(len(log))
     chosen = policy[rows, action]
     propensity = np.ones(len(log)) if log.propensity is None else log.propensity
@@ -237,9 +249,24 @@ def _off_policy(
             message = f"{name} of the logged arm is missing in {len(missing)} of {len(log)} rows, the first is row {missing[0]}"
             if name == "quality":
                 raise EvaluationError(message)
-            estimates.append(_refused(float("nan"), len(log), stats.effective_sample_size, stats.largest, kind.name, level, (message,), name))
+            estimates.append(
+                _refused(
+                    float("nan"),
+                    len(log),
+                    stats.effective_sample_size,
+                    stats.largest,
+                    kind.name,
+                    level,
+                    (message,),
+                    name,
+                )
+            )
             continue
-        model = cross_fitted(quality_model if name == "quality" else None, log, name, n_splits=n_splits) if _needs_model(kind) else None
+        model = (
+            cross_fitted(quality_model if name == "quality" else None, log, name, n_splits=n_splits)
+            if _needs_model(kind)
+            else None
+        )
         if model is None:
             zero = np.zeros(1)
             rounds = Rounds(weight, outcome, zero, zero)
@@ -296,7 +323,9 @@ def _estimate(
     return Estimate(value, low, high, moments.n, ess, largest, kind.name, chosen, level, notes, name)
 
 
-def _refused(value: float, n: int, ess: float, largest: float, estimator: str, level: float, notes: tuple[str, ...], name: str) -> Estimate:
+def _refused(
+    value: float, n: int, ess: float, largest: float, estimator: str, level: float, notes: tuple[str, ...], name: str
+) -> Estimate:
     nan = float("nan")
     return Estimate(value, nan, nan, n, ess, largest, estimator, "refused", level, notes, name)
 
@@ -308,12 +337,18 @@ def _support(policy: Floats, chosen: Floats, weight: Floats, log: OutcomeLog) ->
     if (log.propensity == 1.0).all():
         if (chosen < 1.0 - 1e-9).any():
             count = int((chosen < 1.0 - 1e-9).sum())
-            return (), f"the log is deterministic and disagrees with the policy in {count} of {len(chosen)} rows: only 'dm' can be had"
+            return (
+                (),
+                f"the log is deterministic and disagrees with the policy in {count} of {len(chosen)} rows: only 'dm' can be had",
+            )
         return (), ""
     if log.policy is not None:
         lost = np.where(np.asarray(log.policy) == 0.0, policy, 0.0).sum(axis=1)
         if lost.mean() > 1e-9:
-            return (), f"{lost.mean():.2%} of the policy's mass is on arms that the log never takes, in {int((lost > 0).sum())} rows"
+            return (
+                (),
+                f"{lost.mean():.2%} of the policy's mass is on arms that the log never takes, in {int((lost > 0).sum())} rows",
+            )
     square = float(weight @ weight)
     ess = float(weight.sum()) ** 2 / square if square > 0 else 0.0
     if ess < max(POOR_SAMPLE_SIZE, POOR_SHARE * len(weight)):
@@ -340,7 +375,9 @@ def tune_parameter(kind: ValueEstimator, rounds: Rounds) -> ValueEstimator:
     scale = max(float(np.median(rounds.weight[rounds.weight > 0], axis=0)) if (rounds.weight > 0).any() else 1.0, 1e-12)
     for factor in _GRID:
         parameter = scale * factor
-        trial: ValueEstimator = Switch(parameter) if kind.name == "switch" else DR_OS(parameter**2 if np.isfinite(parameter) else 1e300)
+        trial: ValueEstimator = (
+            Switch(parameter) if kind.name == "switch" else DR_OS(parameter**2 if np.isfinite(parameter) else 1e300)
+        )
         terms = trial.terms(rounds)[:, 0]
         bias = float(np.mean((rounds.weight - trial.changed(rounds.weight)) * residual))  # type: ignore[attr-defined]
         error = float(terms.var()) / len(terms) + bias**2

@@ -49,24 +49,32 @@ def cross_fitted(model: Any, log: OutcomeLog, name: str, *, n_splits: int) -> Fl
     if model is not None and not hasattr(model, "fit"):
         table = np.asarray(model, dtype=np.float64)
         if table.shape != (n, m):
-            raise EvaluationError(f"quality_model must have shape ({n}, {m}) or be an estimator, got shape {table.shape}")
+            raise EvaluationError(
+                f"quality_model must have shape ({n}, {m}) or be an estimator, got shape {table.shape}"
+            )
         if not np.isfinite(table).all():
             raise EvaluationError(f"quality_model has {int((~np.isfinite(table)).sum())} values that are not finite")
         return table
     fold = folds(log, n_splits)
     if fold.max() == 0:
-        raise EvaluationError("cross-fitting the outcome model needs at least 2 groups of queries; give quality_model= an array")
+        raise EvaluationError(
+            "cross-fitting the outcome model needs at least 2 groups of queries; give quality_model= an array"
+        )
     values = np.asarray(getattr(log, name))
     propensity = np.ones(n) if log.propensity is None else log.propensity
     table = _fold_means(values, 1.0 / propensity, fold)
     if model is None and (name != "quality" or log.X is None or not is_numeric_input(log.X)):
         return table
-    router = model if isinstance(model, (BaseRouter, RouterPipeline)) else QualityRouter(Ridge() if model is None else model)
+    router = (
+        model if isinstance(model, (BaseRouter, RouterPipeline)) else QualityRouter(Ridge() if model is None else model)
+    )
     for part in range(int(fold.max()) + 1):
         train, test = np.flatnonzero(fold != part), np.flatnonzero(fold == part)
         seen = np.flatnonzero(np.isfinite(values[train]).any(axis=0))
         if n_queries(log.X) and len(seen):
-            fitted = clone(router).fit(take_rows(log.X, train), _named(values[train][:, seen], seen), propensity=propensity[train])
+            fitted = clone(router).fit(
+                take_rows(log.X, train), _named(values[train][:, seen], seen), propensity=propensity[train]
+            )
             table[np.ix_(test, seen)] = fitted.predict_quality(take_rows(log.X, test))
     return table
 

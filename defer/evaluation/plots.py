@@ -21,13 +21,27 @@ def plot_frontier(evaluation: Evaluation, ax: Axes | None = None) -> Axes:
     ax = _axes(ax)
     curve, estimate = evaluation.frontier, evaluation.estimate
     z = 1.96
-    ax.fill_between(curve.cost, curve.quality - z * curve.quality_se, curve.quality + z * curve.quality_se, color=_ROUTER, alpha=0.15, lw=0)
+    ax.fill_between(
+        curve.cost,
+        curve.quality - z * curve.quality_se,
+        curve.quality + z * curve.quality_se,
+        color=_ROUTER,
+        alpha=0.15,
+        lw=0,
+    )
     ax.plot(curve.cost, curve.quality, color=_ROUTER, lw=2, label="router, all operating points")
     zero_cost, zero_quality = evaluation.zero_router
     ax.plot(zero_cost, zero_quality, color=_ZERO, lw=1.2, ls="--", label="zero router (random mixtures)")
     for arm, single in evaluation.singles.items():
         ax.plot(single.cost.value, single.value, "o", color=_ARM, ms=5)
-        ax.annotate(_short(arm), (single.cost.value, single.value), xytext=(5, -9), textcoords="offset points", fontsize=7, color=_ARM)
+        ax.annotate(
+            _short(arm),
+            (single.cost.value, single.value),
+            xytext=(5, -9),
+            textcoords="offset points",
+            fontsize=7,
+            color=_ARM,
+        )
     rows = evaluation.frame
     best = rows["quality"].to_list()[-1], rows["cost"].to_list()[-1]
     ax.plot(best[1], best[0], "*", color=_ORACLE, ms=11, label="oracle")
@@ -77,7 +91,9 @@ def plot_load(evaluation: Evaluation, ax: Axes | None = None) -> Axes:
 def plot_domains(evaluation: Evaluation, ax: Axes | None = None) -> Axes:
     """Quality by domain with intervals, beside the best single arm."""
     table = evaluation.domains.sort("quality")
-    rows: dict[str, Any] = {name: table[name].to_numpy() for name in ("domain", "quality", "quality_low", "quality_high", "best_single")}
+    rows: dict[str, Any] = {
+        name: table[name].to_numpy() for name in ("domain", "quality", "quality_low", "quality_high", "best_single")
+    }
     ax = _axes(ax, height=max(1.8, 0.3 * len(table) + 1.0))
     place = np.arange(len(table))
     reach = np.abs(np.vstack([rows["quality"] - rows["quality_low"], rows["quality_high"] - rows["quality"]]))

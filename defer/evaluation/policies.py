@@ -63,7 +63,9 @@ def column_order(arms: Any, log: OutcomeLog) -> NDArray[np.intp]:
     names = np.asarray(arms)
     if names.dtype.kind in "iu":
         if list(names) != list(range(len(log.arms))):
-            raise EvaluationError(f"the router's arms have no names, and are not as many as the log's {len(log.arms)}: {list(names)}")
+            raise EvaluationError(
+                f"the router's arms have no names, and are not as many as the log's {len(log.arms)}: {list(names)}"
+            )
         return np.arange(len(names))
     texts = [str(name) for name in names]
     lacking = [name for name in texts if name not in log.arms]
@@ -87,7 +89,9 @@ def _from_arms(taken: NDArray[Any], log: OutcomeLog) -> NDArray[np.float64]:
         index = order[np.clip(np.searchsorted(names, taken.astype(str), sorter=order), 0, m - 1)]
         wrong = np.flatnonzero(names[index] != taken.astype(str))
     if len(wrong):
-        raise EvaluationError(f"{len(wrong)} rows take an arm that is not in the log, the first is row {wrong[0]} ({taken[wrong[0]]!r})")
+        raise EvaluationError(
+            f"{len(wrong)} rows take an arm that is not in the log, the first is row {wrong[0]} ({taken[wrong[0]]!r})"
+        )
     table = np.zeros((n, m))
     table[np.arange(n), index] = 1.0
     return table

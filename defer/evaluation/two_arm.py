@@ -37,7 +37,9 @@ def strong_share_curve(score: ArrayLike, weak: ArrayLike, strong: ArrayLike) -> 
     """
     score, weak, strong = (np.asarray(values, dtype=np.float64) for values in (score, weak, strong))
     if not (score.shape == weak.shape == strong.shape) or score.ndim != 1 or not len(score):
-        raise EvaluationError(f"score, weak and strong must have one shape (n,), got {score.shape}, {weak.shape}, {strong.shape}")
+        raise EvaluationError(
+            f"score, weak and strong must have one shape (n,), got {score.shape}, {weak.shape}, {strong.shape}"
+        )
     for name, values in (("score", score), ("weak", weak), ("strong", strong)):
         if not np.isfinite(values).all():
             raise EvaluationError(f"{name} has {int((~np.isfinite(values)).sum())} values that are not finite")

@@ -55,7 +55,11 @@ class Price:
 
     def cost(self, *, input_tokens: ArrayLike = 0, output_tokens: ArrayLike = 0) -> Any:
         """Cost of calls with these token counts; a float, or an array of the shape of the counts."""
-        total = self.per_call + self.per_input_token * np.asarray(input_tokens) + self.per_output_token * np.asarray(output_tokens)
+        total = (
+            self.per_call
+            + self.per_input_token * np.asarray(input_tokens)
+            + self.per_output_token * np.asarray(output_tokens)
+        )
         return float(total) if np.ndim(total) == 0 else total
 
 
@@ -168,13 +172,16 @@ class Portfolio:
         ----------
         input_tokens, output_tokens : arrays of shape (n,) or (n, m), or numbers
         """
+
         def columns(tokens: ArrayLike) -> NDArray[np.float64]:
             values = np.asarray(tokens, dtype=np.float64)
             return values[:, None] if values.ndim == 1 else np.atleast_2d(values)
 
         price = {name: np.array([getattr(arm.price, name) for arm in self.arms]) for name in _PRICE_FIELDS}
         return np.asarray(
-            price["per_call"] + price["per_input_token"] * columns(input_tokens) + price["per_output_token"] * columns(output_tokens)
+            price["per_call"]
+            + price["per_input_token"] * columns(input_tokens)
+            + price["per_output_token"] * columns(output_tokens)
         )
 
     @classmethod

@@ -110,7 +110,9 @@ def _check_unique(ids: NDArray[Any]) -> None:
         )
 
 
-def _check_decisions(log: OutcomeLog, checked: dict[str, Any], n: int) -> tuple[NDArray[np.intp], NDArray[np.float64] | None]:
+def _check_decisions(
+    log: OutcomeLog, checked: dict[str, Any], n: int
+) -> tuple[NDArray[np.intp], NDArray[np.float64] | None]:
     m = len(checked["arms"])
     action = np.full(n, -1, dtype=np.intp)
     if log.action is not None:

@@ -99,7 +99,9 @@ class OutcomeLog:
         return bool((self.action >= 0).all()) and len(self.arms) > 1  # type: ignore[operator]
 
     @classmethod
-    def from_arrays(cls, X: Any, quality: ArrayLike, *, arms: Sequence[str] | None = None, **columns: Any) -> OutcomeLog:
+    def from_arrays(
+        cls, X: Any, quality: ArrayLike, *, arms: Sequence[str] | None = None, **columns: Any
+    ) -> OutcomeLog:
         """Log from arrays.
 
         Parameters
@@ -189,7 +191,11 @@ class OutcomeLog:
             policy = self.policy if len(index) == len(self.arms) and self.policy is not None else None
             tables["policy"] = None if policy is None else np.asarray(policy)[:, index]
             if not kept.all():
-                rows = np.flatnonzero(kept) if rows is None else np.intersect1d(np.arange(len(self))[rows], np.flatnonzero(kept))
+                rows = (
+                    np.flatnonzero(kept)
+                    if rows is None
+                    else np.intersect1d(np.arange(len(self))[rows], np.flatnonzero(kept))
+                )
             log = _take(self, rows, arms=tuple(arms), action=action, **tables)
             return log
         return log if rows is None else _take(log, rows)

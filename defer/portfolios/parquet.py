@@ -35,7 +35,11 @@ def write_log(log: OutcomeLog, path: str | PathLike[str]) -> None:
         values = getattr(log, name)
         if values is not None:
             label = name
-            columns[label] = pa.array(np.asarray(log.arms, dtype=object)[values], mask=values < 0) if name == "action" else pa.array(values)
+            columns[label] = (
+                pa.array(np.asarray(log.arms, dtype=object)[values], mask=values < 0)
+                if name == "action"
+                else pa.array(values)
+            )
     for name, prefix in _TABLES.items():
         table = getattr(log, name)
         if table is not None:

@@ -61,7 +61,9 @@ def split_rows(log: OutcomeLog, test_size: float, *, seed: int = 0, by: str | No
         chosen = order[: max(1, int(np.searchsorted(filled, round(n * test_size), side="right")))]
         test = np.isin(groups, chosen)
     if test.all() or not test.any():
-        raise OutcomeLogError(f"split: {n} queries in these clusters cannot be cut at test_size={test_size:g}: one part would be empty")
+        raise OutcomeLogError(
+            f"split: {n} queries in these clusters cannot be cut at test_size={test_size:g}: one part would be empty"
+        )
     train_rows, test_rows = np.flatnonzero(~test), np.flatnonzero(test)
     count_shared, first = shared_texts(log, train_rows, log, test_rows)
     if count_shared:
@@ -74,7 +76,9 @@ def split_rows(log: OutcomeLog, test_size: float, *, seed: int = 0, by: str | No
     return train_rows, test_rows
 
 
-def shared_texts(train: OutcomeLog, train_rows: Rows | None, test: OutcomeLog, test_rows: Rows | None) -> tuple[int, int]:
+def shared_texts(
+    train: OutcomeLog, train_rows: Rows | None, test: OutcomeLog, test_rows: Rows | None
+) -> tuple[int, int]:
     """How many test queries have a text that the training part has too, and the first such row (-1 if none)."""
     left, right = _texts(train), _texts(test)
     if left is None or right is None:

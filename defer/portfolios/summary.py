@@ -74,7 +74,9 @@ class LogSummary:
             f"  {arm:<28} observed {seen:6.1%}  quality {quality:.4f}  cost {cost:.3g}"
             for arm, seen, quality, cost in zip(self.arms, self.observed, self.quality, self.cost, strict=True)
         ]
-        lines.append(f"best single arm {self.best_arm}: {self.best_quality:.4f}; best arm of every query: {self.oracle_quality:.4f}")
+        lines.append(
+            f"best single arm {self.best_arm}: {self.best_quality:.4f}; best arm of every query: {self.oracle_quality:.4f}"
+        )
         return "\n".join(lines)
 
 
@@ -91,7 +93,7 @@ def summarise(log: OutcomeLog) -> LogSummary:
             chance = log.propensity[drawn]
             smallest = float(chance.min())
             effective = float((1 / chance).sum() ** 2 / (1 / chance**2).sum())
-    names, counts = (np.unique(log.domain.astype(str), return_counts=True) if log.domain is not None else ([], []))
+    names, counts = np.unique(log.domain.astype(str), return_counts=True) if log.domain is not None else ([], [])
     repeated = 0
     if isinstance(log.X, list):
         repeated = len(log.X) - len(set(log.X))

@@ -15,7 +15,14 @@ __all__ = ["as_matrix", "read_long", "read_wide"]
 
 _PER_QUERY = ("query_id", "domain", "cluster", "time")
 _PREFIX = {"quality": "score:", "cost": "cost_usd:", "latency": "latency_s:"}
-_LONG = {"query_id": "query_id", "arm": "arm", "quality": "score", "cost": "cost_usd", "latency": "latency_s", "propensity": "propensity"}
+_LONG = {
+    "query_id": "query_id",
+    "arm": "arm",
+    "quality": "score",
+    "cost": "cost_usd",
+    "latency": "latency_s",
+    "propensity": "propensity",
+}
 
 
 def read_wide(
@@ -57,11 +64,15 @@ def read_wide(
     prefix = {kind: names.get(kind, default) for kind, default in _PREFIX.items()}
     found = {kind: [c[len(p) :] for c in table.columns if c.startswith(p)] for kind, p in prefix.items()}
     if not found["quality"]:
-        raise OutcomeLogError(f"no column starts with {prefix['quality']!r}; the columns are {list(table.columns)[:20]}")
+        raise OutcomeLogError(
+            f"no column starts with {prefix['quality']!r}; the columns are {list(table.columns)[:20]}"
+        )
     wanted = list(arms) if arms is not None else found["quality"]
     for arm in wanted:
         if arm not in found["quality"]:
-            raise OutcomeLogError(f"column {prefix['quality'] + arm!r} is missing; there are scores of {found['quality']}")
+            raise OutcomeLogError(
+                f"column {prefix['quality'] + arm!r} is missing; there are scores of {found['quality']}"
+            )
     for kind in ("cost", "latency"):
         stray = [arm for arm in found[kind] if arm not in found["quality"]]
         if stray:
@@ -124,7 +135,9 @@ def read_long(
     wanted = list(arms) if arms is not None else list(dict.fromkeys(labels.tolist()))
     kept = np.isin(labels, wanted)
     if not kept.any():
-        raise OutcomeLogError(f"column {names['arm']!r} holds none of the arms {wanted}; it has {sorted(set(labels.tolist()))[:20]}")
+        raise OutcomeLogError(
+            f"column {names['arm']!r} holds none of the arms {wanted}; it has {sorted(set(labels.tolist()))[:20]}"
+        )
     ids = _column(table, names["query_id"]) if "query_id" in names else np.arange(rows)
     unique, first, query = np.unique(ids, return_index=True, return_inverse=True)
     order = np.argsort(first)
@@ -161,7 +174,9 @@ def read_long(
     return fields
 
 
-def as_matrix(values: Any, name: str, arms: Sequence[str] | None = None) -> tuple[tuple[str, ...] | None, NDArray[np.float64]]:
+def as_matrix(
+    values: Any, name: str, arms: Sequence[str] | None = None
+) -> tuple[tuple[str, ...] | None, NDArray[np.float64]]:
     """(n, m) float table and its column names, from a frame or an array; in the order of `arms` where both are known."""
     frame = nw.from_native(values, eager_only=True, pass_through=True)
     if isinstance(frame, nw.DataFrame):
@@ -186,7 +201,9 @@ def as_matrix(values: Any, name: str, arms: Sequence[str] | None = None) -> tupl
 def _frame(frame: Any) -> nw.DataFrame[Any]:
     table = nw.from_native(frame, eager_only=True, pass_through=True)
     if not isinstance(table, nw.DataFrame):
-        raise OutcomeLogError(f"expected a frame that narwhals knows (pandas, polars, pyarrow, …), got {type(frame).__name__}")
+        raise OutcomeLogError(
+            f"expected a frame that narwhals knows (pandas, polars, pyarrow, …), got {type(frame).__name__}"
+        )
     names = list(table.columns)
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -208,11 +225,15 @@ def _column(table: nw.DataFrame[Any], name: str) -> NDArray[Any]:
 
 def _number(table: nw.DataFrame[Any], name: str, what: str = "") -> NDArray[np.float64]:
     if name not in table.columns:
-        raise OutcomeLogError(f"column {name!r} is missing{f' ({what})' if what else ''}; the columns are {list(table.columns)[:20]}")
+        raise OutcomeLogError(
+            f"column {name!r} is missing{f' ({what})' if what else ''}; the columns are {list(table.columns)[:20]}"
+        )
     dtype = table[name].dtype
     if not (dtype.is_numeric() or dtype == nw.Boolean or dtype == nw.Unknown or table[name].null_count() == len(table)):
         first = table[name].drop_nulls().head(1).to_list()
-        raise OutcomeLogError(f"column {name!r} must be numeric, but is of type {dtype}; the first value is {first[0]!r}")
+        raise OutcomeLogError(
+            f"column {name!r} must be numeric, but is of type {dtype}; the first value is {first[0]!r}"
+        )
     if table[name].null_count() == len(table):
         return np.full(len(table), np.nan)
     return np.asarray(table[name].cast(nw.Float64).fill_null(float("nan")).to_numpy(), dtype=np.float64)
@@ -234,7 +255,9 @@ def _queries(table: nw.DataFrame[Any], text: str | None, features: Sequence[str]
     if features is not None:
         for name in features:
             if name not in table.columns:
-                raise OutcomeLogError(f"column {name!r} is missing (features=); the columns are {list(table.columns)[:20]}")
+                raise OutcomeLogError(
+                    f"column {name!r} is missing (features=); the columns are {list(table.columns)[:20]}"
+                )
         return table.select(list(features)).to_native()
     return None
 

@@ -61,7 +61,9 @@ def render_report(evaluation: Evaluation) -> str:
     """
     import jinja2
 
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     environment.globals["infinity"] = math.inf
     environment.filters |= {"number": _number, "money": _money, "percent": _percent}
     template = environment.from_string((files("defer.report") / "template.html.j2").read_text(encoding="utf-8"))
@@ -77,10 +79,16 @@ def render_report(evaluation: Evaluation) -> str:
         points=_operating_points(evaluation),
         domains=_domains(evaluation),
         more_domains=max(0, len(summary.domains) - _MOST_DOMAINS),
-        area=evaluation.area_over_zero(n_bootstrap=_resamples(len(evaluation.log))) if evaluation.has_frontier else None,
+        area=evaluation.area_over_zero(n_bootstrap=_resamples(len(evaluation.log)))
+        if evaluation.has_frontier
+        else None,
         metrics=_metrics(evaluation),
         figures=_figures(evaluation),
-        versions={"defer": __version__, **{name: version(name) for name in ("numpy", "scipy", "scikit-learn")}, "Python": platform.python_version()},
+        versions={
+            "defer": __version__,
+            **{name: version(name) for name in ("numpy", "scipy", "scikit-learn")},
+            "Python": platform.python_version(),
+        },
         limit=repr(evaluation.limit) if evaluation.limit is not None else "none",
     )
 
@@ -102,7 +110,11 @@ def _operating_points(evaluation: Evaluation) -> list[dict[str, Any]]:
             "quality": float(curve.quality[row]),
             "low": float(curve.quality[row] - 1.96 * curve.quality_se[row]),
             "high": float(curve.quality[row] + 1.96 * curve.quality_se[row]),
-            "main": ", ".join(f"{arms[arm]} {curve.load[row, arm]:.0%}" for arm in np.argsort(-curve.load[row])[:3] if curve.load[row, arm] >= 0.005),
+            "main": ", ".join(
+                f"{arms[arm]} {curve.load[row, arm]:.0%}"
+                for arm in np.argsort(-curve.load[row])[:3]
+                if curve.load[row, arm] >= 0.005
+            ),
         }
         for row in rows
     ]
@@ -124,19 +136,37 @@ def _metrics(evaluation: Evaluation) -> list[tuple[str, str]]:
     if evaluation.has_frontier:
         rows.append(("AIQ, range and max normalisation", f"{evaluation.aiq():.4f}, {evaluation.aiq(norm='max'):.4f}"))
     if evaluation.is_two_arm:
-        rows.append(("APGR, CPT(50%), CPT(80%)", f"{evaluation.apgr():.4f}, {evaluation.cpt(0.5):.4f}, {evaluation.cpt(0.8):.4f}"))
+        rows.append(
+            (
+                "APGR, CPT(50%), CPT(80%)",
+                f"{evaluation.apgr():.4f}, {evaluation.cpt(0.5):.4f}, {evaluation.cpt(0.8):.4f}",
+            )
+        )
     return rows
 
 
 def _figures(evaluation: Evaluation) -> list[dict[str, str]]:
     wanted: list[tuple[str, str, Callable[[], Axes]]] = []
     if evaluation.has_frontier:
-        wanted.append(("Frontier", "Quality against cost of every operating point, with the single arms.", evaluation.plot_frontier))
+        wanted.append(
+            (
+                "Frontier",
+                "Quality against cost of every operating point, with the single arms.",
+                evaluation.plot_frontier,
+            )
+        )
     wanted.append(("Load", "Share of the queries that each arm takes.", evaluation.plot_load))
     if evaluation.log.domain is not None and 1 < len(evaluation.log.summary().domains) <= _MOST_DOMAINS:
-        wanted.append(("Domains", "Quality by domain with intervals, beside the best single arm.", evaluation.plot_domains))
-    wanted.append(("Calibration", "Realised against predicted quality, in bins of equal count.", evaluation.plot_calibration))
-    return [{"title": title, "caption": caption, "svg": _svg(draw(), f"{title}: {caption}", title.lower())} for title, caption, draw in wanted]
+        wanted.append(
+            ("Domains", "Quality by domain with intervals, beside the best single arm.", evaluation.plot_domains)
+        )
+    wanted.append(
+        ("Calibration", "Realised against predicted quality, in bins of equal count.", evaluation.plot_calibration)
+    )
+    return [
+        {"title": title, "caption": caption, "svg": _svg(draw(), f"{title}: {caption}", title.lower())}
+        for title, caption, draw in wanted
+    ]
 
 
 def _svg(ax: Axes, label: str, prefix: str) -> str:

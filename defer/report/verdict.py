@@ -25,7 +25,9 @@ def verdict(evaluation: Evaluation) -> list[str]:
     estimate, difference = evaluation.estimate, evaluation.difference
     sentences = []
     if estimate.is_refused:
-        sentences.append(f"This log cannot carry an interval for the routing; the bare estimate of its quality is {estimate.value:.4f}.")
+        sentences.append(
+            f"This log cannot carry an interval for the routing; the bare estimate of its quality is {estimate.value:.4f}."
+        )
     else:
         sentences.append(
             f"On {estimate.n:,} held-out queries the routing has quality {estimate.value:.4f} "
@@ -45,6 +47,8 @@ def verdict(evaluation: Evaluation) -> list[str]:
         reference, spent = evaluation.singles[arm].cost.value, estimate.cost.value
         if reference > 0 and spent == spent:
             change = spent / reference - 1
-            sentences.append(f"It costs ${spent:.3g} a query, {abs(change):.0%} {'less' if change <= 0 else 'more'} than that baseline.")
+            sentences.append(
+                f"It costs ${spent:.3g} a query, {abs(change):.0%} {'less' if change <= 0 else 'more'} than that baseline."
+            )
     sentences += [f"Caution: {note}." for note in estimate.warnings]
     return sentences

@@ -87,7 +87,9 @@ class KNNRouter(BaseRouter):
             if getattr(self, name) not in allowed:
                 raise RouterInputError(f"KNNRouter: {name} must be one of {allowed}, got {getattr(self, name)!r}")
         if not (issparse(X) or isinstance(X, np.ndarray)):
-            raise RouterInputError("KNNRouter needs numbers: put a vectoriser before it, as in make_pipeline(TfidfVectorizer(), KNNRouter())")
+            raise RouterInputError(
+                "KNNRouter needs numbers: put a vectoriser before it, as in make_pipeline(TfidfVectorizer(), KNNRouter())"
+            )
         sample, quality, costs, weight = outcomes.sample_weight, outcomes.quality, outcomes.cost, outcomes.weight
         if sample is not None:
             kept = sample > 0
@@ -142,7 +144,9 @@ class KNNRouter(BaseRouter):
         reach = np.cumsum(np.sort(self.sample_weight_))
         k = min(int(np.searchsorted(reach, self.n_neighbors)) + 1, size)
         near = np.argpartition(distance, k - 1, axis=1)[:, :k]
-        near = np.take_along_axis(near, np.argsort(np.take_along_axis(distance, near, axis=1), axis=1, kind="stable"), axis=1)
+        near = np.take_along_axis(
+            near, np.argsort(np.take_along_axis(distance, near, axis=1), axis=1, kind="stable"), axis=1
+        )
         weight = self.sample_weight_[near]
         before = np.cumsum(weight, axis=1) - weight
         return near, np.clip(self.n_neighbors - before, 0.0, weight)

@@ -144,7 +144,9 @@ def choose(utility: Floats, quality: Floats, cost: Floats, limit: Limit | None, 
     if isinstance(limit, Capacity):
         return _within_capacity(utility, limit, arms)
     if isinstance(limit, RiskLevel):
-        raise RouterInputError("a RiskLevel needs outcomes: fit TunedRouter(router, limit=RiskLevel(...)) instead of routing with it")
+        raise RouterInputError(
+            "a RiskLevel needs outcomes: fit TunedRouter(router, limit=RiskLevel(...)) instead of routing with it"
+        )
     raise RouterInputError(
         f"limit must be a Budget, QualityTarget, Share, Capacity or RiskLevel, or None, got {type(limit).__name__}"
     )
@@ -174,7 +176,8 @@ def _reach_quality(quality: Floats, cost: Floats, limit: QualityTarget) -> Choic
     best = math.fsum(quality.max(axis=1)) / n
     if best < limit.mean_quality:
         raise InfeasibleLimitError(
-            f"QualityTarget({limit.mean_quality:g}) is above the largest possible mean predicted quality, {best:.6g}", best
+            f"QualityTarget({limit.mean_quality:g}) is above the largest possible mean predicted quality, {best:.6g}",
+            best,
         )
     steps = hull_increments(quality, cost)
     start = Choice(steps.start, steps.start)
@@ -227,7 +230,9 @@ def _within_share(utility: Floats, cost: Floats, limit: Share, arms: Sequence[ob
     rows = np.arange(n)
     gain = utility[:, index] - others[rows, other]
     own = np.full(n, index)
-    cheaper = (gain == 0) & ((cost[:, index] < cost[rows, other]) | ((cost[:, index] == cost[rows, other]) & (index < other)))
+    cheaper = (gain == 0) & (
+        (cost[:, index] < cost[rows, other]) | ((cost[:, index] == cost[rows, other]) & (index < other))
+    )
     wanted = float(((gain > 0) | cheaper).sum())
     amount = min(max(wanted, limit.at_least * n), limit.at_most * n)
     if amount == wanted:

@@ -144,7 +144,10 @@ def build(out: Path, *, quick: bool = False, seed: int = 0) -> None:
             f"input_tokens:{plan.name}": tokens_in,
             f"output_tokens:{plan.name}": tokens_out,
         }
-        print(f"{plan.name}: {model.n_parameters} parameters, {np.mean(right):.3f} right, {time.perf_counter() - started:.0f} s", flush=True)
+        print(
+            f"{plan.name}: {model.n_parameters} parameters, {np.mean(right):.3f} right, {time.perf_counter() - started:.0f} s",
+            flush=True,
+        )
     out.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table(columns), out, compression="zstd", compression_level=19)
     print(f"{len(queries)} queries, {len(ARMS)} arms -> {out} ({out.stat().st_size} bytes)")
@@ -152,7 +155,9 @@ def build(out: Path, *, quick: bool = False, seed: int = 0) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m defer.portfolios.tiny.build", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m defer.portfolios.tiny.build", description=(__doc__ or "").split("\n")[0]
+    )
     parser.add_argument("--out", type=Path, required=True, help="Parquet file to write")
     parser.add_argument("--quick", action="store_true", help="a few steps only, to try the script")
     parser.add_argument("--seed", type=int, default=0)
