@@ -34,6 +34,9 @@ _OWN = (
     "defer.portfolios.limits.",
 )
 
+# Plain data of SciPy, which skops rebuilds from arrays.
+_SPARSE = {f"scipy.sparse._csr.csr_{kind}" for kind in ("matrix", "array")}
+
 
 def save(
     router: Any,
@@ -175,7 +178,7 @@ def _check_types(data: bytes, failure: str) -> None:
         untrusted = skops.io.get_untrusted_types(data=data)
     except Exception as error:  # whatever a damaged archive raises
         raise PersistenceError(f"{failure}: the file cannot be read ({error})") from None
-    foreign = sorted(name for name in untrusted if not name.startswith(_OWN))
+    foreign = sorted(name for name in untrusted if not name.startswith(_OWN) and name not in _SPARSE)
     if foreign:
         raise PersistenceError(
             f"{failure}: it holds {len(foreign)} types that are not trusted, the first is {foreign[0]!r}"

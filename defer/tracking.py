@@ -96,7 +96,8 @@ def _log(mlflow: Any, evaluation: Evaluation) -> None:
         if evaluation.has_frontier:
             drawings["frontier"] = evaluation.plot_frontier
         for name, draw in drawings.items():
-            draw().figure.savefig(Path(folder) / f"{name}.png", dpi=150)
+            figure: Any = draw().figure
+            figure.savefig(Path(folder) / f"{name}.png", dpi=150)
         mlflow.log_artifacts(folder, artifact_path="defer")
 
 
@@ -128,7 +129,7 @@ def _install(function: Any) -> None:
     import defer.evaluation
 
     for module in (_evaluation, defer.evaluation, defer):
-        module.evaluate = function  # type: ignore[assignment]
+        setattr(module, "evaluate", function)  # noqa: B010  # the name is read by callers at call time
 
 
 class RouterModel:

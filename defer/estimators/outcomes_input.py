@@ -75,7 +75,7 @@ def read_outcomes(
         )
     costs = None if cost is None else _read_cost(cost, arms, quality)
     weights = read_weight(sample_weight, n=n)
-    partial = np.isnan(quality).any(axis=1)
+    partial: NDArray[np.bool_] = np.any(np.isnan(quality), axis=1)
     if not partial.any():
         return Outcomes(arms, quality, costs, weights, "none", weights)
     if propensity is None:
@@ -93,7 +93,7 @@ def read_table(values: ArrayLike, *, name: str) -> tuple[NDArray[np.generic] | N
     RouterInputError
         If a column is not numeric, or the table holds infinite values.
     """
-    frame = nw.from_native(values, eager_only=True, pass_through=True)  # type: ignore[call-overload]
+    frame = nw.from_native(values, eager_only=True, pass_through=True)
     if isinstance(frame, nw.DataFrame):
         for column, dtype in frame.schema.items():
             if not (dtype.is_numeric() or dtype == nw.Boolean):
@@ -137,7 +137,7 @@ def read_weight(sample_weight: ArrayLike | None, *, n: int) -> NDArray[np.float6
 def _read_quality(y: ArrayLike) -> tuple[NDArray[np.generic], NDArray[np.float64]]:
     if y is None:
         raise RouterInputError("a router requires y to be passed, but the target y is None")
-    frame = nw.from_native(y, eager_only=True, pass_through=True)  # type: ignore[call-overload]
+    frame = nw.from_native(y, eager_only=True, pass_through=True)
     named = isinstance(frame, nw.DataFrame) or getattr(y, "arms", None) is not None
     if isinstance(frame, nw.Series):
         y = frame.to_numpy()

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 
-from defer.estimators.outcomes_input import read_outcomes
+from defer.estimators.outcomes_input import read_outcomes, read_weight
 from defer.exceptions import RouterInputError
 
 __all__ = ["RealisedUtility", "realised_utility"]
@@ -60,7 +60,7 @@ def realised_utility(
     if not named:
         y = np.asarray(y)
         if cost is None and y.size == len(taken):
-            return float(np.average(y.ravel() == taken, weights=sample_weight))
+            return float(np.average(y.ravel() == taken, weights=read_weight(sample_weight, n=len(taken))))
     outcomes = read_outcomes(y, n=len(taken), cost=cost, propensity=propensity, sample_weight=sample_weight)
     names = outcomes.arms if arms is None or named or np.ndim(y) == 1 else np.asarray(arms)
     if len(names) != outcomes.quality.shape[1]:

@@ -112,7 +112,8 @@ def audit(log: OutcomeLog) -> Audit:
         found.append(
             Finding(
                 "note",
-                f"the best arm of every query is only {summary.oracle_quality - summary.best_quality:.4f} better than the best single arm: routing can save cost, hardly raise quality",
+                "the best arm of every query is hardly better than the best single arm "
+                f"(by {summary.oracle_quality - summary.best_quality:.4f}): routing can save cost, not raise quality",
             )
         )
     order = {"problem": 0, "caution": 1, "note": 2}
@@ -134,7 +135,8 @@ def _support(log: OutcomeLog, summary: LogSummary, drawn: Any) -> list[Finding]:
         found.append(
             Finding(
                 "caution",
-                f"support is poor: for the uniform policy {int(drawn.sum())} decisions weigh as much as {summary.effective_sample_size:.0f}; the smallest propensity is {summary.smallest_propensity:.2g}",
+                f"support is poor: for the uniform policy {int(drawn.sum())} decisions weigh as much as "
+                f"{summary.effective_sample_size:.0f}; the smallest propensity is {summary.smallest_propensity:.2g}",
             )
         )
     never = [arm for arm, taken in zip(log.arms, summary.taken, strict=True) if taken == 0]

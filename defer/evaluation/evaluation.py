@@ -247,8 +247,8 @@ class Evaluation:
             )
             share = self.policy[rows].mean(axis=0)
             main = int(share.argmax())
-            row = (name, len(rows), value.value, value.low, value.high, float(reference[rows].mean()))
-            row = (*row, self._cost_in(rows), self.log.arms[main], float(share[main]))
+            numbers = (value.value, value.low, value.high, float(reference[rows].mean()), self._cost_in(rows))
+            row = (name, len(rows), *numbers, self.log.arms[main], float(share[main]))
             for key, item in zip(columns, row, strict=True):
                 columns[key].append(item)
         return nw.from_dict(columns, backend="pyarrow")
@@ -406,7 +406,7 @@ def paired_difference(
 
 def policy_terms(policy: Floats, log: OutcomeLog, *, quality_model: Any = None) -> Floats:
     """Quality of every row under a policy, or a difference of two: realised where all was observed, else its DR term."""
-    if not (log.action >= 0).any():  # type: ignore[operator]
+    if not log.has_decisions:
         terms = np.einsum("ij,ij->i", policy, np.where(policy != 0, np.asarray(log.quality), 0.0))
         if np.isnan(terms).any():
             raise EvaluationError("the policy takes arms that were not observed")

@@ -82,7 +82,7 @@ class Moments:
         _, index = np.unique(names, return_inverse=True)
         sums, counts = np.concatenate([p[1] for p in self._clusters]), np.concatenate([p[2] for p in self._clusters])
         total = np.column_stack([np.bincount(index, weights=sums[:, j]) for j in range(self.k)])
-        return total, np.bincount(index, weights=counts)
+        return total.astype(np.float64), np.bincount(index, weights=counts).astype(np.float64)
 
     def variance_of_mean(self, gradient: Floats, *, corrected: bool) -> float:
         """Variance of ``gradient @ mean``, clustered where clusters were given; `corrected` divides by n - 1."""

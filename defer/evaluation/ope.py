@@ -168,7 +168,7 @@ def estimate_value(
         as_estimator(estimator)
     policy = policy_matrix(policy_or_routing, log)
     settings = (interval, level, n_bootstrap, random_state)
-    if not (log.action >= 0).any():  # type: ignore[operator]
+    if not log.has_decisions:
         return _full_information(policy, log, *settings, allowed=estimator in ("auto", "full"))
     return _off_policy(policy, log, estimator, quality_model, quality_range, n_splits, *settings)
 

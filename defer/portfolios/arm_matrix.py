@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 __all__ = ["ArmMatrix"]
 
 
-class ArmMatrix(np.ndarray):  # type: ignore[type-arg]
+class ArmMatrix(np.ndarray):
     """(n, m) float64 array whose columns are named, so that a router that is fitted on it learns the names.
 
     Selecting rows keeps the names; whatever else is done to it (other columns, arithmetic, reductions) gives an array

@@ -68,7 +68,7 @@ class OutcomeLog:
     quality: ArmMatrix
     cost: ArmMatrix | None = None
     latency: ArmMatrix | None = None
-    action: NDArray[np.intp] | None = None
+    action: NDArray[np.intp] = None  # type: ignore[assignment]  # filled in when the log is checked
     propensity: NDArray[np.float64] | None = None
     policy: ArmMatrix | None = None
     domain: NDArray[Any] | None = None
@@ -96,7 +96,12 @@ class OutcomeLog:
     @property
     def is_bandit(self) -> bool:
         """Whether every row has a logged arm."""
-        return bool((self.action >= 0).all()) and len(self.arms) > 1  # type: ignore[operator]
+        return bool(np.all(self.action >= 0)) and len(self.arms) > 1
+
+    @property
+    def has_decisions(self) -> bool:
+        """Whether some row has a logged arm."""
+        return bool(np.any(self.action >= 0))
 
     @classmethod
     def from_arrays(

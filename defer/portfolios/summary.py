@@ -86,14 +86,17 @@ def summarise(log: OutcomeLog) -> LogSummary:
     means = _means(quality)
     best = int(np.nanargmax(means))
     taken, smallest, effective = np.full(len(log.arms), np.nan), float("nan"), float("nan")
-    drawn = log.action >= 0  # type: ignore[operator]
+    drawn = log.action >= 0
     if drawn.any():
-        taken = np.bincount(log.action[drawn], minlength=len(log.arms)) / drawn.sum()  # type: ignore[index]
+        taken = np.bincount(log.action[drawn], minlength=len(log.arms)) / drawn.sum()
         if log.propensity is not None:
             chance = log.propensity[drawn]
             smallest = float(chance.min())
             effective = float((1 / chance).sum() ** 2 / (1 / chance**2).sum())
-    names, counts = np.unique(log.domain.astype(str), return_counts=True) if log.domain is not None else ([], [])
+    domains: dict[str, int] = {}
+    if log.domain is not None:
+        names, counts = np.unique(log.domain.astype(str), return_counts=True)
+        domains = dict(zip(names.tolist(), counts.tolist(), strict=True))
     repeated = 0
     if isinstance(log.X, list):
         repeated = len(log.X) - len(set(log.X))
@@ -113,7 +116,7 @@ def summarise(log: OutcomeLog) -> LogSummary:
         oracle_quality=float(seen[np.isfinite(seen)].mean()),
         smallest_propensity=smallest,
         effective_sample_size=effective,
-        domains={str(name): int(count) for name, count in zip(names, counts, strict=True)},
+        domains=domains,
     )
 
 

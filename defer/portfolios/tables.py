@@ -125,9 +125,9 @@ def read_long(
     OutcomeLogError
         On missing columns, a (query, arm) pair that repeats, or a column that differs within a query.
     """
-    table, names = _frame(frame), {**_LONG, **(columns or {})}
-    _known(names, (*_LONG, *_PER_QUERY))
-    names = {key: value for key, value in names.items() if value is not None}
+    table, given = _frame(frame), {**_LONG, **(columns or {})}
+    _known(given, (*_LONG, *_PER_QUERY))
+    names: dict[str, str] = {key: value for key, value in given.items() if value is not None}
     rows = len(table)
     if not rows:
         raise OutcomeLogError("the log is empty: the frame has no row")

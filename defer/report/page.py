@@ -174,7 +174,8 @@ def _svg(ax: Axes, label: str, prefix: str) -> str:
 
     buffer = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": prefix}):
-        ax.figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+        figure: Any = ax.figure
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)

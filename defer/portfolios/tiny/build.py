@@ -70,7 +70,7 @@ def train(plan: ArmPlan, steps: int, held_out: set[str], *, batch: int = 96, see
         tokens, counted = encode_batch(pairs)
         loss = cross_entropy(model(tokens[:, :-1])[counted], tokens[:, 1:][counted])
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         schedule.step()

@@ -17,7 +17,7 @@ CONTEXT = 48
 _END_OF_PROMPT = ">"
 
 
-class CharModel(nn.Module):
+class CharModel(nn.Module):  # type: ignore[misc]
     """Decoder-only transformer; logits of shape (batch, length, alphabet).
 
     Parameters
@@ -43,7 +43,7 @@ class CharModel(nn.Module):
         hidden = self.token(tokens) + self.place.weight[:length]
         mask = nn.Transformer.generate_square_subsequent_mask(length)
         hidden = self.blocks(hidden, mask=mask, is_causal=True)
-        return self.head(self.norm(hidden))  # type: ignore[no-any-return]
+        return self.head(self.norm(hidden))
 
     @property
     def n_parameters(self) -> int:
@@ -68,7 +68,7 @@ def encode_batch(pairs: Sequence[tuple[str, str]]) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(tokens), torch.from_numpy(counted)
 
 
-@torch.inference_mode()
+@torch.inference_mode()  # type: ignore[untyped-decorator]
 def answer(model: CharModel, prompt: str, *, most: int = 12) -> str:
     """Greedy answer to one prompt."""
     tokens = encode(prompt)
