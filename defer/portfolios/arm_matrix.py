@@ -25,8 +25,8 @@ class ArmMatrix(np.ndarray):
     Examples
     --------
     >>> quality = ArmMatrix([[1.0, 0.0], [0.0, 1.0]], arms=["small", "large"])
-    >>> quality[:1].arms, (quality + 1).arms, quality[:, ::-1].arms
-    (('small', 'large'), None, None)
+    >>> quality[:1].arms, quality[:, ::-1].arms, type(quality + 1).__name__
+    (('small', 'large'), None, 'ndarray')
     """
 
     arms: tuple[Any, ...] | None
