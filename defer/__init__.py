@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from defer import datasets, estimators, evaluation, exceptions, losses, persistence, portfolios, report, tracking
     from defer.estimators.pipeline import make_pipeline
     from defer.estimators.text import router
-    from defer.evaluation.evaluation import Evaluation, evaluate
+    from defer.evaluation.evaluation import evaluate
+    from defer.evaluation.result import Evaluation
     from defer.persistence import load, save
     from defer.portfolios.arms import Arm, Portfolio, Price
     from defer.portfolios.limits import Budget, Capacity, QualityTarget, RiskLevel, Share
@@ -63,7 +64,8 @@ __getattr__, __dir__, _ = _lazy.attach(
     submod_attrs={
         "estimators.pipeline": ["make_pipeline"],
         "estimators.text": ["router"],
-        "evaluation.evaluation": ["Evaluation", "evaluate"],
+        "evaluation.evaluation": ["evaluate"],
+        "evaluation.result": ["Evaluation"],
         "persistence": ["load", "save"],
         "portfolios.arms": ["Arm", "Portfolio", "Price"],
         "portfolios.limits": ["Budget", "Capacity", "QualityTarget", "RiskLevel", "Share"],

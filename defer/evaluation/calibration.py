@@ -26,7 +26,7 @@ class Calibration:
         Means in bins of equal count.
     count : int array of shape (b,)
     ece : float
-        Mean absolute difference of the two, weighted by count.
+        Expected calibration error: mean absolute difference of the two, weighted by count.
     brier : float
         Mean squared error of the prediction.
     base_brier : float
@@ -60,13 +60,14 @@ def calibration(
     predicted, quality : arrays of shape (n, m)
         Pairs with NaN quality are left out.
     arms : tuple of m names, optional
+        Given, every arm is described by itself too.
     n_bins : int, default=10
         Bins of equal count; equal predictions share a bin.
 
     Raises
     ------
     EvaluationError
-        If shapes differ or nothing was observed.
+        If shapes differ, nothing was observed, or the prediction of an observed pair is not finite.
 
     Examples
     --------
@@ -76,9 +77,18 @@ def calibration(
     table, values = np.asarray(predicted, dtype=np.float64), np.asarray(quality, dtype=np.float64)
     if table.shape != values.shape or table.ndim != 2:
         raise EvaluationError(f"predicted and quality must have one shape (n, m), got {table.shape} and {values.shape}")
+    if arms and len(arms) != table.shape[1]:
+        raise EvaluationError(f"{len(arms)} names of arms for {table.shape[1]} columns")
+    if n_bins < 1:
+        raise EvaluationError(f"n_bins must be at least 1, got {n_bins!r}")
     seen = np.isfinite(values)
     if not seen.any():
         raise EvaluationError("no quality was observed")
+    wrong = np.argwhere(seen & ~np.isfinite(table))
+    if len(wrong):
+        raise EvaluationError(
+            f"predicted is not finite for {len(wrong)} observed pairs, the first in row {wrong[0, 0]}, arm {wrong[0, 1]}"
+        )
     p, q = table[seen], values[seen]
     bins, ece = _bins(p, q, n_bins)
     per_arm = {}
@@ -92,7 +102,7 @@ def calibration(
 
 def _bins(p: Floats, q: Floats, n_bins: int) -> tuple[tuple[Floats, Floats, NDArray[np.intp]], float]:
     edges = np.unique(np.quantile(p, np.linspace(0, 1, n_bins + 1)[1:-1]))
-    index = np.searchsorted(edges, p, side="right")
+    index = np.searchsorted(edges, p)
     count = np.bincount(index, minlength=len(edges) + 1)
     kept = count > 0
     mean_p = np.bincount(index, weights=p, minlength=len(count))[kept] / count[kept]

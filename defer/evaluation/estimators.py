@@ -7,7 +7,6 @@ Dudik 2017 (SWITCH); Su et al. 2020 (DRos, DRps).  Card x8.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -61,7 +60,20 @@ class ValueEstimator:
         return np.ones(1)
 
     def span(self, max_weight: float, low: float, high: float) -> float:
-        """Length of an interval that holds every term, for outcomes in [low, high] and weights up to `max_weight`."""
+        """Length of an interval that holds every term.
+
+        Parameters
+        ----------
+        max_weight : float
+            No weight is larger.
+        low, high : float
+            Range of observed and of modelled outcomes.
+
+        Raises
+        ------
+        EvaluationError
+            If the estimator is a ratio, whose terms say nothing of its range.
+        """
         raise EvaluationError(f"a Bernstein or Hoeffding interval needs bounded terms, and {self.name} is a ratio")
 
 
@@ -86,6 +98,7 @@ class _Corrected(ValueEstimator):
         return residual[:, None]
 
     def changed(self, weight: Floats) -> Floats:
+        """v(w), shape (n,)."""
         return weight
 
     def largest(self, max_weight: float) -> float:
@@ -111,6 +124,9 @@ class ClippedIPS(_Weighted):
 
     max_weight: float = 10.0
     name: ClassVar[str] = "clipped"
+
+    def __post_init__(self) -> None:
+        _check_parameter(self, "max_weight", self.max_weight)
 
     def terms(self, rounds: Rounds) -> Floats:
         return (np.minimum(rounds.weight, self.max_weight) * rounds.outcome)[:, None]
@@ -144,18 +160,28 @@ class SNIPS(_Ratio):
 
 @dataclass(frozen=True)
 class Replay(_Ratio):
-    """Mean outcome of the rounds in which a deterministic target policy agrees with the log ("rejection")."""
+    """Mean outcome of the rounds in which the target policy takes the logged arm ("rejection sampling").
+
+    It is SNIPS where all weights that are not 0 are equal, as those of a deterministic policy on a uniform log, and wrong
+    elsewhere, where `terms` raises EvaluationError.
+    """
 
     name: ClassVar[str] = "rm"
 
     def terms(self, rounds: Rounds) -> Floats:
         agrees = (rounds.weight > 0).astype(float)
+        used = rounds.weight[rounds.weight > 0]
+        if len(used) and used.max() > used.min() * (1.0 + 1e-9):
+            raise EvaluationError(
+                f"'rm' counts all rounds in which the policy takes the logged arm alike, and here their weights reach from "
+                f"{used.min():.4g} to {used.max():.4g}; use 'snips'"
+            )
         return np.column_stack([agrees * rounds.outcome, agrees])
 
 
 @dataclass(frozen=True)
 class DM(ValueEstimator):
-    """Direct method: mean of q_pi.  As good as the outcome model; needs no propensities."""
+    """Direct method: mean of q_pi.  As good as the outcome model, whose bias no interval shows; needs no propensities."""
 
     name: ClassVar[str] = "dm"
     uses_weights: ClassVar[bool] = False
@@ -181,6 +207,9 @@ class DR_PS(_Corrected):
     max_weight: float = 10.0
     name: ClassVar[str] = "drps"
 
+    def __post_init__(self) -> None:
+        _check_parameter(self, "max_weight", self.max_weight)
+
     def changed(self, weight: Floats) -> Floats:
         return np.minimum(weight, self.max_weight)
 
@@ -195,13 +224,17 @@ class DR_OS(_Corrected):
     shrinkage: float = 10.0
     name: ClassVar[str] = "dros"
 
+    def __post_init__(self) -> None:
+        _check_parameter(self, "shrinkage", self.shrinkage)
+
     def changed(self, weight: Floats) -> Floats:
         if self.shrinkage == 0.0:
             return np.zeros_like(weight)
         return weight / (weight**2 / self.shrinkage + 1.0)
 
     def largest(self, max_weight: float) -> float:
-        return min(max_weight, math.sqrt(self.shrinkage) / 2)
+        # v rises up to w = sqrt(lambda) and falls after it.
+        return float(self.changed(np.asarray(min(max_weight, self.shrinkage**0.5))))
 
 
 @dataclass(frozen=True)
@@ -210,6 +243,9 @@ class Switch(_Corrected):
 
     threshold: float = 10.0
     name: ClassVar[str] = "switch"
+
+    def __post_init__(self) -> None:
+        _check_parameter(self, "threshold", self.threshold)
 
     def changed(self, weight: Floats) -> Floats:
         # 0.8 / 0.25 must count as 3.2 whatever its last bit says.
@@ -263,3 +299,8 @@ def as_estimator(estimator: str | ValueEstimator) -> ValueEstimator:
             f"estimator must be 'auto', one of {sorted(ESTIMATORS)} or an estimator object, got {estimator!r}"
         )
     return ESTIMATORS[estimator]()
+
+
+def _check_parameter(owner: ValueEstimator, name: str, value: float) -> None:
+    if not value >= 0.0:
+        raise EvaluationError(f"{type(owner).__name__} needs {name} >= 0, got {value!r}")

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import narwhals as nw
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.integrate import trapezoid
 
 from defer.exceptions import EvaluationError
 from defer.portfolios.assignment import hull_increments
@@ -23,7 +24,8 @@ Floats = NDArray[np.float64]
 def upper_hull(cost: ArrayLike, quality: ArrayLike) -> tuple[Floats, Floats]:
     """Vertices of the non-decreasing concave hull, in order of cost.
 
-    O(n log n): a sort, a running maximum, and a monotone chain over what is left.
+    O(n log n) time, O(n) memory: a sort, a running maximum, and a monotone chain over what is left.  Of points of equal cost
+    the best counts; points on a line between two others are no vertices.
 
     Parameters
     ----------
@@ -44,6 +46,24 @@ def upper_hull(cost: ArrayLike, quality: ArrayLike) -> tuple[Floats, Floats]:
     >>> cost.tolist()
     [1.0, 2.0, 5.0, 10.0]
     """
+    c, q = _best_per_cost(cost, quality)
+    rising = np.concatenate(([True], q[1:] > np.maximum.accumulate(q)[:-1]))
+    c, q = c[rising], q[rising]
+    while len(c) > 2:
+        # Sweeps by arrays while they pay: a point on or under the line of its neighbours is never a vertex.
+        left, right = (q[1:-1] - q[:-2]) * (c[2:] - c[1:-1]), (q[2:] - q[1:-1]) * (c[1:-1] - c[:-2])
+        kept = np.concatenate(([True], left > right, [True]))
+        n_kept = int(kept.sum())
+        if n_kept == len(c):
+            break
+        if n_kept > 0.95 * len(c):
+            return _chain(c, q)
+        c, q = c[kept], q[kept]
+    return c, q
+
+
+def _best_per_cost(cost: ArrayLike, quality: ArrayLike) -> tuple[Floats, Floats]:
+    """Points by rising cost, of each cost the one of highest quality."""
     c, q = np.asarray(cost, dtype=np.float64), np.asarray(quality, dtype=np.float64)
     if c.ndim != 1 or c.shape != q.shape or not len(c):
         raise EvaluationError(
@@ -56,21 +76,8 @@ def upper_hull(cost: ArrayLike, quality: ArrayLike) -> tuple[Floats, Floats]:
         )
     order = np.lexsort((-q, c))
     c, q = c[order], q[order]
-    rising = np.concatenate(([True], q[1:] > np.maximum.accumulate(q)[:-1]))
-    c, q = c[rising], q[rising]
-    while len(c) > 2:
-        # Whole sweeps by arrays first: a point under the line of its neighbours is never a vertex.  Of two neighbours
-        # only one goes at a time, since taking both away could be wrong.
-        left, right = (q[1:-1] - q[:-2]) * (c[2:] - c[1:-1]), (q[2:] - q[1:-1]) * (c[1:-1] - c[:-2])
-        below = np.concatenate(([False], left <= right, [False]))
-        below[1:] &= ~(below[:-1] & (np.arange(1, len(below)) % 2 == 0))
-        if not below.any():
-            break
-        if below.sum() < 0.05 * len(c):
-            c, q = _chain(c, q)
-            break
-        c, q = c[~below], q[~below]
-    return c, q
+    first = np.concatenate(([True], c[1:] > c[:-1]))
+    return c[first], q[first]
 
 
 def _chain(c: Floats, q: Floats) -> tuple[Floats, Floats]:
@@ -120,7 +127,7 @@ def aiq(
     Raises
     ------
     EvaluationError
-        If the range is empty the wrong way round, or starts left of the first point.
+        If the range ends left of its start, starts left of the first point, or with ``norm="max"`` ends at or below 0.
 
     Examples
     --------
@@ -132,63 +139,91 @@ def aiq(
     if norm not in ("range", "max"):
         raise EvaluationError(f"norm must be 'range' or 'max', got {norm!r}")
     c, q = upper_hull(cost, quality)
-    points = np.asarray(cost, dtype=np.float64)
-    start, end = (
-        float(points.min()) if low is None else float(low),
-        float(points.max()) if high is None else float(high),
-    )
+    start = float(c[0]) if low is None else float(low)
+    end = float(np.max(np.asarray(cost, dtype=np.float64))) if high is None else float(high)
     if start < c[0] - 1e-12 * max(1.0, abs(c[0])):
         raise EvaluationError(
             f"the range starts at {start:g}, left of the first point at {c[0]:g}, where quality is not defined"
         )
-    if end < start:
+    if not start <= end:
         raise EvaluationError(f"the range ends at {end:g}, left of its start {start:g}")
+    if norm == "max" and end <= 0.0:
+        raise EvaluationError(f"norm='max' divides by the end of the range, which must be above 0, got {end:g}")
     if end == start:
         return float(np.interp(end, c, q))
     inner = c[(c > start) & (c < end)]
     at = np.concatenate(([start], inner, [end]))
-    area = float(np.trapezoid(np.interp(at, c, q), at))
+    area = float(trapezoid(np.interp(at, c, q), at))
     return area / (end - start) if norm == "range" else area / end
 
 
 def area_over_zero(cost: ArrayLike, quality: ArrayLike, arm_cost: ArrayLike, arm_quality: ArrayLike) -> float:
     """Mean height of a router's curve over the hull of the single arms ("zero router"), over the arms' range of costs.
 
-    The router's points are joined as they are, without a hull, which would be biased upward on noisy points; left of its
-    first point the router is taken to follow the zero router, right of its last to stay.
+    The router's points are joined as they are, without a hull, which would be biased upward on noisy points (of equal costs
+    the best point counts); left of its first point the router is taken to follow the zero router, right of its last to stay.
+
+    Parameters
+    ----------
+    cost, quality : arrays of shape (p,)
+        Points of the router.
+    arm_cost, arm_quality : arrays of shape (m,)
+        Points of the single arms.
+
+    Raises
+    ------
+    EvaluationError
+        If there is no point, shapes differ, or a value is not finite.
 
     Examples
     --------
     >>> round(area_over_zero([1, 2, 3], [0.4, 0.8, 0.8], [1, 3], [0.4, 0.8]), 3)
     0.1
     """
-    c, q = np.asarray(cost, dtype=np.float64), np.asarray(quality, dtype=np.float64)
-    order = np.argsort(c, kind="stable")
-    c, q = c[order], q[order]
-    arms = np.asarray(arm_cost, dtype=np.float64)
-    low, high = float(arms.min()), float(arms.max())
+    c, q = _best_per_cost(cost, quality)
+    zero_c, zero_q = upper_hull(arm_cost, arm_quality)
+    low, high = float(zero_c[0]), float(np.max(np.asarray(arm_cost, dtype=np.float64)))
     if high <= low:
-        return float(np.interp(low, c, q) - np.max(np.asarray(arm_quality)))
-    zero_c, zero_q = upper_hull(arms, arm_quality)
-    at = np.unique(np.clip(np.concatenate((c, zero_c, [low, high])), low, high))
-    zero = np.interp(at, zero_c, zero_q)
-    height = np.where(at < c[0], 0.0, np.interp(at, c, q) - zero)
-    return float(np.trapezoid(height, at) / (high - low))
+        return float(np.interp(low, c, q) - zero_q[0])
+    start = max(low, float(c[0]))
+    if start >= high:
+        return 0.0
+    at = np.unique(np.clip(np.concatenate((c, zero_c, [start, high])), start, high))
+    height = np.interp(at, c, q) - np.interp(at, zero_c, zero_q)
+    return float(trapezoid(height, at) / (high - low))
 
 
 def oracle(quality: ArrayLike, cost: ArrayLike | None = None) -> NDArray[np.intp]:
     """Best arm of every query, ties to the cheapest, then to the lowest index; NaN is never taken.  Shape (n,).
+
+    Parameters
+    ----------
+    quality, cost : arrays of shape (n, m)
+        NaN = not observed; an arm of unknown cost loses every tie.
+
+    Raises
+    ------
+    EvaluationError
+        If shapes differ, or nothing was observed on a query.
 
     Examples
     --------
     >>> oracle([[1.0, 1.0], [0.0, 1.0]], [[2.0, 1.0], [2.0, 1.0]]).tolist()
     [1, 1]
     """
-    values = np.where(np.isnan(np.asarray(quality, dtype=np.float64)), -np.inf, quality)
+    values = np.asarray(quality, dtype=np.float64)
+    blank = np.flatnonzero(np.isnan(values).all(axis=1))
+    if len(blank):
+        raise EvaluationError(f"{len(blank)} queries have no observed quality, the first is row {blank[0]}")
+    values = np.where(np.isnan(values), -np.inf, values)
     if cost is None:
         return values.argmax(axis=1)
+    price = np.asarray(cost, dtype=np.float64)
+    if price.shape != values.shape:
+        raise EvaluationError(f"cost must have shape {values.shape} like quality, got {price.shape}")
     best = values == values.max(axis=1, keepdims=True)
-    return np.where(best, np.nan_to_num(np.asarray(cost, dtype=np.float64), nan=np.inf), np.inf).argmin(axis=1)
+    dearest = np.finfo(np.float64).max
+    return np.where(best, np.nan_to_num(price, nan=dearest), np.inf).argmin(axis=1)
 
 
 @dataclass(frozen=True)
@@ -198,11 +233,12 @@ class Frontier:
     Attributes
     ----------
     price : array of shape (p,)
-        Utility per US dollar below which the next step is not yet taken; infinite at the first point.
+        Utility per US dollar; the router is at a point while the price of cost is below that of the point and above that
+        of the next.  Infinite at the first point.
     quality, cost : arrays of shape (p,)
         Realised means.
     quality_se, cost_se : arrays of shape (p,)
-        Standard errors, clustered where clusters were given.
+        Standard errors, clustered where clusters were given; NaN for a single query or cluster.
     load : array of shape (p, m)
         Share of every arm.
     """
@@ -236,7 +272,7 @@ def sweep(
     n_points: int = 100,
     cluster: NDArray[Any] | None = None,
 ) -> Frontier:
-    """All operating points of a router, thinned to about `n_points`.
+    """All operating points of a router, thinned to about `n_points` where there are more.
 
     At every price each query takes its best arm; the points are the exact events at which some query changes, with equal
     slopes taken together and both ends included.
@@ -250,6 +286,11 @@ def sweep(
     n_points : int, default=100
     cluster : array of shape (n,), optional
 
+    Raises
+    ------
+    EvaluationError
+        If shapes differ or a value is not finite.
+
     Examples
     --------
     >>> gain = np.array([[0.0, 0.9], [0.0, 0.1]])
@@ -257,21 +298,23 @@ def sweep(
     >>> curve.cost.tolist(), curve.quality.tolist()
     ([0.0, 0.5, 1.0], [0.0, 0.45, 0.5])
     """
+    n, m = np.shape(quality)
+    tables = {
+        "predicted_utility": predicted_utility,
+        "predicted_cost": predicted_cost,
+        "quality": quality,
+        "cost": cost,
+    }
+    for name, table in tables.items():
+        if np.shape(table) != (n, m):
+            raise EvaluationError(f"{name} must have shape ({n}, {m}) like quality, got {np.shape(table)}")
+        wrong = np.flatnonzero(~np.isfinite(table).all(axis=1))
+        if len(wrong):
+            raise EvaluationError(f"{name} is not finite in {len(wrong)} of {n} rows, the first is row {wrong[0]}")
     steps = hull_increments(np.ascontiguousarray(predicted_utility), np.ascontiguousarray(predicted_cost))
-    n, m = quality.shape
-    ends = (
-        np.flatnonzero(np.diff(steps.group, append=steps.group[-1] + 1))
-        if len(steps.group)
-        else np.zeros(0, dtype=np.intp)
-    )
-    gained = np.concatenate(
-        ([0.0], np.cumsum(cost[steps.query, steps.to_arm] - cost[steps.query, steps.from_arm])[ends])
-    )
-    # Evenly in realised cost, so that no part of the curve is left without points.
-    wanted = np.linspace(gained.min(), gained.max(), max(n_points, 2))
-    picked = np.unique(
-        np.concatenate(([0, len(ends)], np.searchsorted(np.maximum.accumulate(gained), wanted).clip(0, len(ends))))
-    )
+    ends = np.flatnonzero(np.diff(steps.group, append=len(steps.group) + 1))
+    gained = np.cumsum(cost[steps.query, steps.to_arm] - cost[steps.query, steps.from_arm])[ends]
+    picked = _evenly(np.concatenate(([0.0], gained)), max(n_points, 2))
     groups = None if cluster is None else np.unique(cluster, return_inverse=True)[1].ravel()
     arm, rows, done = steps.start.copy(), np.arange(n), 0
     points = np.empty((len(picked), 4))
@@ -287,10 +330,19 @@ def sweep(
     return Frontier(price, points[:, 0], points[:, 1], points[:, 2], points[:, 3], load)
 
 
+def _evenly(cost: Floats, n_points: int) -> NDArray[np.intp]:
+    """Both ends and about `n_points` between, evenly in cost, so that no part of the curve is left without points."""
+    last = len(cost) - 1
+    if len(cost) <= n_points:
+        return np.arange(len(cost))
+    wanted = np.linspace(cost.min(), cost.max(), n_points)
+    return np.unique(np.concatenate(([0, last], np.searchsorted(np.maximum.accumulate(cost), wanted).clip(0, last))))
+
+
 def _standard_error(values: Floats, groups: NDArray[np.intp] | None) -> float:
     n = len(values)
     residual = values - values.mean()
     if groups is not None:
         residual = np.bincount(groups, weights=residual)
     k = len(residual)
-    return float(np.sqrt(residual @ residual * k / max(k - 1, 1)) / n)
+    return float(np.sqrt(residual @ residual * k / (k - 1)) / n) if k > 1 else float("nan")

@@ -20,19 +20,31 @@ INTERVALS = ("normal", "student", "empirical_bernstein", "hoeffding", "bootstrap
 
 
 def bernstein_radius(variance: float, n: int, *, span: float, delta: float) -> float:
-    """One-sided radius of the empirical Bernstein bound; `variance` has n - 1 in the denominator.
+    """One-sided radius of the empirical Bernstein bound; infinite for fewer than two rows.
+
+    Parameters
+    ----------
+    variance : float
+        Of the terms, with n - 1 in the denominator.
+    n : int
+    span : float
+        Length of an interval that holds every term, fixed before the data are seen.
+    delta : float
+        Probability of a miss.
 
     Examples
     --------
     >>> round(0.25 - bernstein_radius(0.25 * 0.75 * 200 / 199, 200, span=1.0, delta=0.05), 6)
     0.123372
     """
+    if n < 2:
+        return math.inf
     log_term = math.log(2.0 / delta)
     return math.sqrt(2.0 * variance * log_term / n) + 7.0 * span * log_term / (3.0 * (n - 1))
 
 
 def hoeffding_radius(n: int, *, span: float, delta: float) -> float:
-    """One-sided radius of Hoeffding's bound.
+    """One-sided radius of Hoeffding's bound; parameters as for `bernstein_radius`.
 
     Examples
     --------
@@ -45,7 +57,9 @@ def hoeffding_radius(n: int, *, span: float, delta: float) -> float:
 def interval_of(
     estimator: ValueEstimator, moments: Moments, *, interval: str, level: float, span: float | None = None
 ) -> tuple[float, float]:
-    """Two-sided interval, each side at (1 - level) / 2.
+    """Two-sided interval, each side at (1 - level) / 2; NaN where the moments cannot carry one.
+
+    The normal interval of a ratio is that of the delta method, and its bootstrap resamples the ratio, not the terms.
 
     Parameters
     ----------
@@ -56,31 +70,32 @@ def interval_of(
     level : float
     span : float, optional
         Length of an interval that holds every term; needed for the two bounds.
+
+    Raises
+    ------
+    EvaluationError
+        If the interval is unknown, or needs what is not there: replicates, a span, independent rows.
     """
     value, delta = float(estimator.value(moments.mean)), (1.0 - level) / 2.0
     if interval == "bootstrap":
-        counts = moments.replicates[:, -1:]
-        values = estimator.value(
-            np.divide(
-                moments.replicates[:, :-1], counts, out=np.full((len(counts), moments.k), np.nan), where=counts > 0
-            )
-        )
-        low, high = np.nanquantile(values, [delta, 1.0 - delta])
-        return float(low), float(high)
+        return _percentiles(estimator, moments, delta)
+    grouped = moments.clusters()
+    groups = moments.n if grouped is None else len(grouped[1])
     if interval in ("normal", "student"):
         variance = moments.variance_of_mean(estimator.gradient(moments.mean), corrected=not estimator.is_ratio)
-        grouped = moments.clusters()
-        groups = moments.n if grouped is None else len(grouped[1])
         quantile = stats.norm.ppf(1 - delta) if interval == "normal" else stats.t.ppf(1 - delta, max(groups - 1, 1))
         radius = float(quantile) * math.sqrt(variance)
     elif interval in ("empirical_bernstein", "hoeffding"):
-        if estimator.is_ratio or span is None:
+        if estimator.is_ratio:
             raise EvaluationError(
-                f"interval {interval!r} needs bounded independent terms, and {estimator.name} is a ratio"
+                f"interval {interval!r} needs bounded independent terms, and {estimator.name} is a ratio; use 'normal' or 'bootstrap'"
             )
-        if moments.clusters() is not None and len(moments.clusters()[1]) < moments.n:  # type: ignore[index]
+        if span is None:
+            raise EvaluationError(f"interval {interval!r} needs span=, the length of an interval that holds every term")
+        if groups < moments.n:
             raise EvaluationError(
-                f"interval {interval!r} needs independent rows, and this log has clusters; use 'normal' or 'bootstrap'"
+                f"interval {interval!r} needs independent rows, and this log's {moments.n} rows are in {groups} clusters; "
+                "use 'normal' or 'bootstrap'"
             )
         if moments.n < 2:
             return float("nan"), float("nan")
@@ -93,3 +108,15 @@ def interval_of(
     else:
         raise EvaluationError(f"interval must be 'auto' or one of {INTERVALS}, got {interval!r}")
     return value - radius, value + radius
+
+
+def _percentiles(estimator: ValueEstimator, moments: Moments, delta: float) -> tuple[float, float]:
+    if not moments.n_bootstrap:
+        raise EvaluationError("interval 'bootstrap' needs replicates, and these moments have n_bootstrap=0")
+    values = estimator.value(moments.replicate_means())
+    defined = values[np.isfinite(values)]
+    # Replicates without rows, or without weight, may lie anywhere: they are left out while they cannot reach the bounds.
+    if len(values) - len(defined) > delta * len(values):
+        return math.nan, math.nan
+    low, high = np.quantile(defined, [delta, 1.0 - delta])
+    return float(low), float(high)

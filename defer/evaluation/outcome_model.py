@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.linear_model import Ridge
 
-from defer.estimators.base import BaseRouter, is_numeric_input, n_queries
+from defer.estimators.base import BaseRouter, is_numeric_input
 from defer.estimators.pipeline import RouterPipeline
 from defer.estimators.quality import QualityRouter
 from defer.exceptions import EvaluationError
+from defer.portfolios.arm_matrix import ArmMatrix
 from defer.portfolios.outcomes import OutcomeLog, take_rows
 from defer.portfolios.splitting import query_groups
 
@@ -22,7 +23,15 @@ Floats = NDArray[np.float64]
 
 
 def folds(log: OutcomeLog, n_splits: int) -> NDArray[np.intp]:
-    """Fold of every row, shape (n,); rows of one group share a fold."""
+    """Fold of every row, shape (n,); rows of one cluster, or of equal text where there are no clusters, share a fold.
+
+    Raises
+    ------
+    EvaluationError
+        If `n_splits` is below 2.
+    """
+    if n_splits < 2:
+        raise EvaluationError(f"n_splits must be at least 2, got {n_splits!r}")
     groups = query_groups(log)
     count = int(groups.max()) + 1
     order = np.random.default_rng(0).permutation(count)
@@ -32,18 +41,29 @@ def folds(log: OutcomeLog, n_splits: int) -> NDArray[np.intp]:
 def cross_fitted(model: Any, log: OutcomeLog, name: str, *, n_splits: int) -> Floats:
     """Cross-fitted table (n, m) of an outcome.
 
+    Fits and means weigh every logged outcome by one over its propensity.  Predictions are cut to the range of the outcomes
+    that the model was fitted on: an outcome model may not leave the range of what it models, on which bounds rely.
+
     Parameters
     ----------
     model : array of shape (n, m), regressor, router or None
-        An array is taken as it is.  None: ridge regression where the queries are numbers, each arm's mean otherwise.
+        An array is taken as it is.  None: for quality, ridge regression where the queries are numbers; each arm's mean
+        otherwise.
     log : OutcomeLog
     name : {"quality", "cost", "latency"}
     n_splits : int
+        Folds, at least 2.
 
     Raises
     ------
     EvaluationError
-        If an array has the wrong shape or holds NaN.
+        If an array has the wrong shape or holds NaN, there is no query to fit a model on, or nothing to cross-fit with.
+
+    Examples
+    --------
+    >>> log = OutcomeLog.from_arrays(None, [[1.0, np.nan], [np.nan, 0.0]] * 10, action=[0, 1] * 10, propensity=[0.5] * 20)
+    >>> cross_fitted(None, log, "quality", n_splits=5)[0].tolist()
+    [1.0, 0.0]
     """
     n, m = log.quality.shape
     if model is not None and not hasattr(model, "fit"):
@@ -53,15 +73,23 @@ def cross_fitted(model: Any, log: OutcomeLog, name: str, *, n_splits: int) -> Fl
                 f"quality_model must have shape ({n}, {m}) or be an estimator, got shape {table.shape}"
             )
         if not np.isfinite(table).all():
-            raise EvaluationError(f"quality_model has {int((~np.isfinite(table)).sum())} values that are not finite")
+            wrong = np.argwhere(~np.isfinite(table))
+            raise EvaluationError(
+                f"quality_model has {len(wrong)} values that are not finite, the first in row {wrong[0, 0]}, arm {wrong[0, 1]}"
+            )
         return table
+    if model is not None and log.X is None:
+        raise EvaluationError(
+            "the log has no queries (X is None) to fit quality_model on; give an array of shape (n, m)"
+        )
     fold = folds(log, n_splits)
     if fold.max() == 0:
         raise EvaluationError(
             "cross-fitting the outcome model needs at least 2 groups of queries; give quality_model= an array"
         )
     values = np.asarray(getattr(log, name))
-    propensity = np.ones(n) if log.propensity is None else log.propensity
+    # Rows without a decision recorded all that is there.
+    propensity = np.ones(n) if log.propensity is None else np.nan_to_num(log.propensity, nan=1.0)
     table = _fold_means(values, 1.0 / propensity, fold)
     if model is None and (name != "quality" or log.X is None or not is_numeric_input(log.X)):
         return table
@@ -70,29 +98,28 @@ def cross_fitted(model: Any, log: OutcomeLog, name: str, *, n_splits: int) -> Fl
     )
     for part in range(int(fold.max()) + 1):
         train, test = np.flatnonzero(fold != part), np.flatnonzero(fold == part)
-        seen = np.flatnonzero(np.isfinite(values[train]).any(axis=0))
-        if n_queries(log.X) and len(seen):
-            fitted = clone(router).fit(
-                take_rows(log.X, train), _named(values[train][:, seen], seen), propensity=propensity[train]
+        known = values[train]
+        seen = np.flatnonzero(np.isfinite(known).any(axis=0))
+        fitted = clone(router).fit(
+            take_rows(log.X, train), ArmMatrix(known[:, seen], arms=seen.tolist()), propensity=propensity[train]
+        )
+        predicted = np.asarray(fitted.predict_quality(take_rows(log.X, test)))
+        if not np.isfinite(predicted).all():
+            raise EvaluationError(
+                f"quality_model predicts {int((~np.isfinite(predicted)).sum())} values that are not finite"
             )
-            table[np.ix_(test, seen)] = fitted.predict_quality(take_rows(log.X, test))
+        table[np.ix_(test, seen)] = predicted.clip(np.nanmin(known), np.nanmax(known))
     return table
 
 
 def _fold_means(values: Floats, weight: Floats, fold: NDArray[np.intp]) -> Floats:
     """Weighted mean of each arm outside the row's own fold; the mean of all arms where an arm was not seen there."""
-    seen = np.isfinite(values)
-    mass = seen * weight[:, None]
-    parts = int(fold.max()) + 1
-    total = np.stack([(mass * np.where(seen, values, 0.0))[fold == part].sum(axis=0) for part in range(parts)])
-    count = np.stack([mass[fold == part].sum(axis=0) for part in range(parts)])
-    total, count = total.sum(axis=0) - total, count.sum(axis=0) - count
-    overall = total.sum(axis=1, keepdims=True) / count.sum(axis=1, keepdims=True)
-    means = np.where(count > 1e-12, total / np.where(count > 1e-12, count, 1.0), overall)
-    return means[fold]
-
-
-def _named(table: Floats, arms: NDArray[np.intp]) -> Any:
-    from defer.portfolios.arm_matrix import ArmMatrix
-
-    return ArmMatrix(table, arms=tuple(arms.tolist()))
+    parts, m = int(fold.max()) + 1, values.shape[1]
+    rows, arms = np.nonzero(np.isfinite(values))
+    cell = fold[rows] * m + arms
+    count = np.bincount(cell, weights=weight[rows], minlength=parts * m).reshape(parts, m)
+    total = np.bincount(cell, weights=weight[rows] * values[rows, arms], minlength=parts * m).reshape(parts, m)
+    others = 1.0 - np.eye(parts)
+    count_elsewhere, total_elsewhere = others @ count, others @ total
+    overall = total_elsewhere.sum(axis=1, keepdims=True) / count_elsewhere.sum(axis=1, keepdims=True)
+    return np.divide(total_elsewhere, count_elsewhere, out=np.tile(overall, (1, m)), where=count_elsewhere > 0)[fold]

@@ -9,52 +9,39 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from defer.evaluation.evaluation import Evaluation
+    from defer.evaluation.result import Evaluation
 
 __all__ = ["plot_calibration", "plot_domains", "plot_frontier", "plot_load"]
 
 _ROUTER, _ARM, _ZERO, _ORACLE = "#0b6e99", "#5b5b5b", "#9a9a9a", "#b3541e"
+_FRONTIER_COLUMNS = ("cost_usd", "quality", "quality_low", "quality_high")
 
 
 def plot_frontier(evaluation: Evaluation, ax: Axes | None = None) -> Axes:
     """Quality against cost: operating points with their interval, the routing, single arms, zero router, oracle."""
     ax = _axes(ax)
-    curve, estimate = evaluation.frontier, evaluation.estimate
-    z = 1.96
-    ax.fill_between(
-        curve.cost,
-        curve.quality - z * curve.quality_se,
-        curve.quality + z * curve.quality_se,
-        color=_ROUTER,
-        alpha=0.15,
-        lw=0,
-    )
-    ax.plot(curve.cost, curve.quality, color=_ROUTER, lw=2, label="router, all operating points")
+    points = {name: evaluation.operating_points[name].to_numpy() for name in _FRONTIER_COLUMNS}
+    cost, quality, low, high = points.values()
+    ax.fill_between(cost, low, high, color=_ROUTER, alpha=0.15, lw=0)
+    ax.plot(cost, quality, color=_ROUTER, lw=2, label="router, all operating points")
     zero_cost, zero_quality = evaluation.zero_router
     ax.plot(zero_cost, zero_quality, color=_ZERO, lw=1.2, ls="--", label="zero router (random mixtures)")
-    for arm, single in evaluation.singles.items():
-        ax.plot(single.cost.value, single.value, "o", color=_ARM, ms=5)
-        ax.annotate(
-            _short(arm),
-            (single.cost.value, single.value),
-            xytext=(5, -9),
-            textcoords="offset points",
-            fontsize=7,
-            color=_ARM,
-        )
-    rows = evaluation.frame
-    best = rows["quality"].to_list()[-1], rows["cost"].to_list()[-1]
-    ax.plot(best[1], best[0], "*", color=_ORACLE, ms=11, label="oracle")
+    rows = list(evaluation.frame.iter_rows(named=True))
+    for row in rows[1:]:
+        place = row["cost"], row["quality"]
+        if row["policy"] == "oracle":
+            ax.plot(*place, "*", color=_ORACLE, ms=11, label="oracle")
+        else:
+            marker = "s" if row["policy"] == "logging policy" and evaluation.log.is_bandit else "o"
+            ax.plot(*place, marker, color=_ARM, ms=5)
+            ax.annotate(
+                _short(row["policy"]), place, xytext=(5, -9), textcoords="offset points", fontsize=7, color=_ARM
+            )
+    routing = rows[0]
+    reach = [[routing["quality"] - routing["quality_low"]], [routing["quality_high"] - routing["quality"]]]
     ax.errorbar(
-        estimate.cost.value,
-        estimate.value,
-        yerr=[[estimate.value - estimate.low], [estimate.high - estimate.value]],
-        fmt="D",
-        color=_ROUTER,
-        ms=7,
-        capsize=3,
-        label="routing evaluated",
-    )
+        routing["cost"], routing["quality"], yerr=reach, fmt="D", color=_ROUTER, ms=7, capsize=3, label="routing evaluated"
+    )  # fmt: skip
     ax.set_xlabel("mean cost per query (US dollars)")
     ax.set_ylabel("mean quality")
     ax.ticklabel_format(axis="x", style="sci", scilimits=(-2, 3))

@@ -8,14 +8,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from defer.estimators.routing import Routing
-from defer.exceptions import EvaluationError
+from defer.exceptions import EvaluationError, OutcomeLogError
 from defer.portfolios.outcomes import OutcomeLog
+from defer.portfolios.tables import as_matrix
 
 __all__ = ["column_order", "policy_matrix"]
 
 
 def policy_matrix(policy: Any, log: OutcomeLog) -> NDArray[np.float64]:
     """Probabilities of shape (n, m) in the order of the log's arms.
+
+    Parameters
+    ----------
+    policy : array or frame of shape (n, m), array of n arm names or indexes, Routing, or fitted router
+        Named columns are matched with the log's arms by name, unnamed ones by position.
+    log : OutcomeLog
 
     Raises
     ------
@@ -29,6 +36,10 @@ def policy_matrix(policy: Any, log: OutcomeLog) -> NDArray[np.float64]:
     [[0.0, 1.0]]
     """
     if hasattr(policy, "route"):
+        if log.X is None:
+            raise EvaluationError(
+                "the log has no queries (X is None) that the router could route: give a Routing or an array of probabilities"
+            )
         policy = policy.route(log.X, random_state=0)
     n, m = log.quality.shape
     if isinstance(policy, Routing):
@@ -42,12 +53,18 @@ def policy_matrix(policy: Any, log: OutcomeLog) -> NDArray[np.float64]:
         return _from_arms(table, log)
     if table.shape != (n, m):
         raise EvaluationError(f"the policy must have shape ({n}, {m}) like the log, got {table.shape}")
-    table = table.astype(np.float64)
+    # A frame, or an array with the names of its arms, need not have them in the order of the log.
+    try:
+        table = as_matrix(policy, "the policy", log.arms)[1]
+    except OutcomeLogError as error:
+        raise EvaluationError(str(error)) from None
     total = table.sum(axis=1)
     wrong = np.flatnonzero(~((table >= 0).all(axis=1) & (np.abs(total - 1.0) < 1e-6)))
     if len(wrong):
+        row = wrong[0]
         raise EvaluationError(
-            f"{len(wrong)} rows of the policy are no distribution, the first is row {wrong[0]} (sum {total[wrong[0]]:g})"
+            f"{len(wrong)} of {n} rows of the policy are no distribution, the first is row {row} "
+            f"(sum {total[row]:g}, least value {table[row].min():g}); rows must be >= 0 and sum to 1"
         )
     return table
 
@@ -90,7 +107,8 @@ def _from_arms(taken: NDArray[Any], log: OutcomeLog) -> NDArray[np.float64]:
         wrong = np.flatnonzero(names[index] != taken.astype(str))
     if len(wrong):
         raise EvaluationError(
-            f"{len(wrong)} rows take an arm that is not in the log, the first is row {wrong[0]} ({taken[wrong[0]]!r})"
+            f"{len(wrong)} of {n} rows take an arm that is not in the log, the first is row {wrong[0]} ({taken[wrong[0]]!r}); "
+            f"the log has {list(log.arms)}"
         )
     table = np.zeros((n, m))
     table[np.arange(n), index] = 1.0

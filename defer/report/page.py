@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from defer._version import __version__
+from defer.evaluation.audit import audit
+from defer.persistence import log_hash
 from defer.report.verdict import verdict
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from defer.evaluation.evaluation import Evaluation
+    from defer.evaluation.result import Evaluation
 
 __all__ = ["render_report", "write_report"]
 
@@ -65,15 +67,17 @@ def render_report(evaluation: Evaluation) -> str:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.globals["infinity"] = math.inf
-    environment.filters |= {"number": _number, "money": _money, "percent": _percent}
+    environment.filters |= {"number": _number, "money": _money, "percent": _percent, "isfinite": math.isfinite}
     template = environment.from_string((files("defer.report") / "template.html.j2").read_text(encoding="utf-8"))
-    summary = evaluation.log.summary()
+    found = audit(evaluation.log)
+    summary = found.summary
     return template.render(
         verdict=verdict(evaluation),
         evaluation=evaluation,
         estimate=evaluation.estimate,
         warnings=evaluation.estimate.warnings,
         summary=summary,
+        findings=found.findings,
         arms=list(summary.frame.iter_rows(named=True)),
         policies=list(evaluation.frame.iter_rows(named=True)),
         points=_operating_points(evaluation),
@@ -89,6 +93,8 @@ def render_report(evaluation: Evaluation) -> str:
             **{name: version(name) for name in ("numpy", "scipy", "scikit-learn")},
             "Python": platform.python_version(),
         },
+        level=f"{100 * evaluation.level:g}%",
+        fingerprint=log_hash(evaluation.log),
         limit=repr(evaluation.limit) if evaluation.limit is not None else "none",
     )
 
@@ -100,24 +106,13 @@ def _resamples(n: int) -> int:
 def _operating_points(evaluation: Evaluation) -> list[dict[str, Any]]:
     if not evaluation.has_frontier:
         return []
-    curve = evaluation.frontier
-    rows = np.unique(np.linspace(0, len(curve.cost) - 1, _OPERATING_POINTS).round().astype(int))
-    arms = evaluation.log.arms
-    return [
-        {
-            "price": float(curve.price[row]),
-            "cost": float(curve.cost[row]),
-            "quality": float(curve.quality[row]),
-            "low": float(curve.quality[row] - 1.96 * curve.quality_se[row]),
-            "high": float(curve.quality[row] + 1.96 * curve.quality_se[row]),
-            "main": ", ".join(
-                f"{arms[arm]} {curve.load[row, arm]:.0%}"
-                for arm in np.argsort(-curve.load[row])[:3]
-                if curve.load[row, arm] >= 0.005
-            ),
-        }
-        for row in rows
-    ]
+    table, arms = evaluation.operating_points, evaluation.log.arms
+    picked = np.unique(np.linspace(0, len(table) - 1, _OPERATING_POINTS).round().astype(int))
+    points = []
+    for row in table[picked.tolist()].iter_rows(named=True):
+        shares = sorted(((row[f"share:{arm}"], arm) for arm in arms), reverse=True)[:3]
+        points.append({**row, "main": ", ".join(f"{arm} {share:.0%}" for share, arm in shares if share >= 0.005)})
+    return points
 
 
 def _domains(evaluation: Evaluation) -> list[dict[str, Any]]:
@@ -127,21 +122,18 @@ def _domains(evaluation: Evaluation) -> list[dict[str, Any]]:
 
 
 def _metrics(evaluation: Evaluation) -> list[tuple[str, str]]:
-    table = evaluation.calibration
-    rows = [
-        ("expected calibration error", f"{table.ece:.4f}"),
-        ("Brier score (of the overall mean)", f"{table.brier:.4f} ({table.base_brier:.4f})"),
-        ("load entropy, 0 … 1", f"{evaluation.load_entropy:.3f}"),
-    ]
+    rows = [("load entropy, 0 … 1", f"{evaluation.load_entropy:.3f}")]
+    if evaluation.predicted_quality is not None:
+        table = evaluation.calibration
+        rows += [
+            ("expected calibration error", f"{table.ece:.4f}"),
+            ("Brier score (of the overall mean)", f"{table.brier:.4f} ({table.base_brier:.4f})"),
+        ]
     if evaluation.has_frontier:
         rows.append(("AIQ, range and max normalisation", f"{evaluation.aiq():.4f}, {evaluation.aiq(norm='max'):.4f}"))
     if evaluation.is_two_arm:
-        rows.append(
-            (
-                "APGR, CPT(50%), CPT(80%)",
-                f"{evaluation.apgr():.4f}, {evaluation.cpt(0.5):.4f}, {evaluation.cpt(0.8):.4f}",
-            )
-        )
+        thresholds = f"{evaluation.cpt(0.5):.4f}, {evaluation.cpt(0.8):.4f}"
+        rows.append(("APGR, CPT(50%), CPT(80%)", f"{evaluation.apgr():.4f}, {thresholds}"))
     return rows
 
 
@@ -160,9 +152,10 @@ def _figures(evaluation: Evaluation) -> list[dict[str, str]]:
         wanted.append(
             ("Domains", "Quality by domain with intervals, beside the best single arm.", evaluation.plot_domains)
         )
-    wanted.append(
-        ("Calibration", "Realised against predicted quality, in bins of equal count.", evaluation.plot_calibration)
-    )
+    if evaluation.predicted_quality is not None:
+        wanted.append(
+            ("Calibration", "Realised against predicted quality, in bins of equal count.", evaluation.plot_calibration)
+        )
     return [
         {"title": title, "caption": caption, "svg": _svg(draw(), f"{title}: {caption}", title.lower())}
         for title, caption, draw in wanted

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from defer.evaluation.evaluation import Evaluation
+    from defer.evaluation.result import Evaluation
 
 __all__ = ["verdict"]
 
@@ -34,7 +34,9 @@ def verdict(evaluation: Evaluation) -> list[str]:
             f"({evaluation.level:.0%} interval {estimate.low:.4f} to {estimate.high:.4f})."
         )
     name = f'the baseline "{evaluation.baseline}"'
-    if difference.low == difference.high == 0.0:
+    if not (difference.low == difference.low and difference.high == difference.high):
+        sentences.append(f"How it compares with {name} cannot be told from this log.")
+    elif difference.low == difference.high == 0.0:
         sentences.append(f"It is exactly as good as {name} on these queries.")
     elif difference.low > 0:
         sentences.append(f"It is better than {name} by {difference} in quality: the interval excludes 0.")
@@ -42,13 +44,17 @@ def verdict(evaluation: Evaluation) -> list[str]:
         sentences.append(f"It is worse than {name} by {difference} in quality: the interval excludes 0.")
     else:
         sentences.append(f"Its difference to {name} is {difference} in quality: these queries do not tell them apart.")
-    arm = evaluation.baseline.removeprefix("always ")
-    if arm in evaluation.singles and any(other.outcome == "cost" for other in estimate.others):
-        reference, spent = evaluation.singles[arm].cost.value, estimate.cost.value
-        if reference > 0 and spent == spent:
-            change = spent / reference - 1
-            sentences.append(
-                f"It costs ${spent:.3g} a query, {abs(change):.0%} {'less' if change <= 0 else 'more'} than that baseline."
-            )
+    extra = evaluation.cost_difference
+    if extra is not None and extra.low == extra.low:
+        spent = estimate.cost.value
+        reference = spent - extra.value
+        if reference > 0:
+            share, word = abs(spent / reference - 1), "less" if spent <= reference else "more"
+            doubt = "" if extra.low > 0 or extra.high < 0 or extra.value == 0 else "; the interval of that includes 0"
+            sentences.append(f"It costs ${spent:.3g} a query, {share:.0%} {word} than that baseline{doubt}.")
+    if evaluation.n_leaked:
+        sentences.append(
+            f"Caution: {evaluation.n_leaked:,} of these queries have a text that was also in training; the numbers flatter the router."
+        )
     sentences += [f"Caution: {note}." for note in estimate.warnings]
     return sentences

@@ -1,0 +1,90 @@
+"""What every arm would have brought on every query: observed, or, on bandit logs, its doubly robust pseudo-outcome.
+
+The pseudo-outcome of arm k on a query is q(x, k) + 1[a = k] (r - q(x, a)) / mu(a|x): averaged under any policy it is the DR
+estimate of that policy, so that whatever is computed from a full table (means, differences, frontiers) carries over.
+Source: Dudik et al. 2011.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from defer.evaluation.outcome_model import cross_fitted
+from defer.exceptions import EvaluationError
+from defer.portfolios.outcomes import OutcomeLog
+
+__all__ = ["outcome_table", "policy_terms"]
+
+Floats = NDArray[np.float64]
+
+
+def outcome_table(log: OutcomeLog, name: str, *, quality_model: Any = None) -> Floats:
+    """Outcome of every arm on every query, shape (n, m).
+
+    Parameters
+    ----------
+    log : OutcomeLog
+    name : {"quality", "cost", "latency"}
+    quality_model : array of shape (n, m), estimator or None
+        As for `estimate_value`; used for quality on bandit logs.
+
+    Returns
+    -------
+    array of shape (n, m)
+        As observed, NaN where not, where no arm was drawn; pseudo-outcomes without NaN on bandit logs.
+
+    Raises
+    ------
+    EvaluationError
+        If the log lacks the outcome, or propensities, or the outcome of a logged arm.
+
+    Examples
+    --------
+    >>> log = OutcomeLog.from_arrays(None, [[1.0, 0.0], [0.0, 1.0]])
+    >>> bandit = log.with_action([[0.5, 0.5], [0.5, 0.5]], seed=1)
+    >>> bandit.action.tolist(), outcome_table(bandit, "quality", quality_model=np.zeros((2, 2))).tolist()
+    ([1, 1], [[0.0, 0.0], [0.0, 2.0]])
+    """
+    values = getattr(log, name)
+    if values is None:
+        raise EvaluationError(f"the log has no {name}")
+    if not log.has_decisions:
+        return np.asarray(values)
+    if log.propensity is None:
+        raise EvaluationError(f"the log has no propensities ({len(log)} rows)")
+    rows, action = np.arange(len(log)), np.asarray(log.action)
+    free = np.flatnonzero(action < 0)
+    if len(free):
+        raise EvaluationError(
+            f"{len(free)} of {len(log)} rows have no logged arm, the first is row {free[0]}; select the others"
+        )
+    outcome = np.asarray(values)[rows, action]
+    missing = np.flatnonzero(np.isnan(outcome))
+    if len(missing):
+        raise EvaluationError(
+            f"{name} of the logged arm is missing in {len(missing)} of {len(log)} rows, the first is row {missing[0]}"
+        )
+    table = np.array(cross_fitted(quality_model if name == "quality" else None, log, name, n_splits=5))
+    table[rows, action] += (outcome - table[rows, action]) / log.propensity
+    return table
+
+
+def policy_terms(policy: Floats, table: Floats) -> Floats:
+    """Outcome of every row under a policy, or a difference of two; shape (n,).
+
+    Raises
+    ------
+    EvaluationError
+        If the policy takes an arm whose outcome is not known.
+    """
+    terms = np.einsum("ij,ij->i", policy, np.where(policy != 0, table, 0.0))
+    unknown = np.flatnonzero(np.isnan(terms))
+    if len(unknown):
+        raise EvaluationError(
+            f"the policy takes arms that were not observed in {len(unknown)} of {len(terms)} rows, "
+            f"the first is row {unknown[0]}"
+        )
+    return terms

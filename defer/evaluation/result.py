@@ -1,0 +1,400 @@
+"""What an evaluation found: values with intervals, frontier, domains, load, calibration, as frames, pictures and a page."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import narwhals as nw
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import norm as normal_distribution
+
+from defer.evaluation.calibration import Calibration, calibration
+from defer.evaluation.estimate import Estimate
+from defer.evaluation.estimators import DM
+from defer.evaluation.frontier import Frontier, aiq, area_over_zero, oracle, sweep, upper_hull
+from defer.evaluation.intervals import interval_of
+from defer.evaluation.moments import Moments
+from defer.evaluation.realised import outcome_table, policy_terms
+from defer.evaluation.resampling import bootstrap_interval
+from defer.evaluation.two_arm import apgr, apgr_ten_points, cpt, strong_share_curve
+from defer.exceptions import EvaluationError
+from defer.portfolios.limits import Limit
+from defer.portfolios.outcomes import OutcomeLog
+from defer.portfolios.splitting import query_groups
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from matplotlib.axes import Axes
+
+__all__ = ["Evaluation", "Interval", "mean_interval"]
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A number with its interval; both ends are NaN where none can be given."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.4g} ({self.low:.4g} … {self.high:.4g})"
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What `evaluate` returns.
+
+    Attributes
+    ----------
+    estimate : Estimate
+        Value of the routing in quality, cost and latency.
+    singles : dict of arm name to Estimate
+        The same for always taking one arm; arms whose value cannot be estimated are left out.
+    difference : Interval
+        Paired difference in quality to the baseline.
+    cost_difference : Interval or None
+        Paired difference in cost, US dollars per query; None where costs are not known.
+    baseline : str
+        What the baseline is.
+    policy : array of shape (n, m)
+    log : OutcomeLog
+    predicted_quality : array of shape (n, m) or None
+        In the order of the log's arms; None where a bare policy was evaluated.
+    predicted_cost : array of shape (n, m) or None
+        US dollars; None where the router predicts no costs.
+    cost_weight : float
+    limit : Limit or None
+    level : float
+    router : str
+        Short description for the report.
+    configuration : dict of str to str
+        Parameters and operating point of the router, as text.
+    n_leaked : int or None
+        Queries whose text is also in the training log; None where no training log was given.
+    quality_model : object
+        What `evaluate` was given.
+    """
+
+    estimate: Estimate
+    singles: dict[str, Estimate]
+    difference: Interval
+    cost_difference: Interval | None
+    baseline: str
+    policy: Floats = field(repr=False)
+    log: OutcomeLog = field(repr=False)
+    predicted_quality: Floats | None = field(default=None, repr=False)
+    predicted_cost: Floats | None = field(default=None, repr=False)
+    cost_weight: float = 0.0
+    limit: Limit | None = None
+    level: float = 0.95
+    router: str = ""
+    configuration: dict[str, str] = field(default_factory=dict, repr=False)
+    n_leaked: int | None = None
+    quality_model: Any = field(default=None, repr=False)
+
+    def __repr__(self) -> str:
+        return f"Evaluation({self.estimate}; {self.difference} against {self.baseline})"
+
+    @property
+    def frame(self) -> nw.DataFrame[Any]:
+        """Row per policy: the routing, every single arm, and the logging policy (bandit logs) or the oracle (full ones)."""
+        outcomes = ["quality", *(other.outcome for other in self.estimate.others)]
+        rows = []
+        for label, estimate in (("routing", self.estimate), *self.singles.items()):
+            rows.append([label, *(getattr(estimate.of(name), end) for name in outcomes for end in _ENDS)])
+        if self.log.is_bandit:
+            logged = [self.logged(name) for name in outcomes]
+            rows.append(["logging policy", *(getattr(mean, end) for mean in logged for end in _ENDS)])
+        if self.log.is_full_information:
+            nan = float("nan")
+            means = [(self._oracle_mean(name), nan, nan) for name in outcomes]
+            rows.append(["oracle", *(number for mean in means for number in mean)])
+        names = ["policy", *(name + suffix for name in outcomes for suffix in ("", "_low", "_high"))]
+        return nw.from_dict(dict(zip(names, map(list, zip(*rows, strict=True)), strict=True)), backend="pyarrow")
+
+    def logged(self, name: str) -> Interval:
+        """Mean of what was observed under the logging policy of a bandit log."""
+        observed = np.asarray(getattr(self.log, name))[np.arange(len(self.log)), self.log.action]
+        return mean_interval(observed, self.log.cluster, self.level)
+
+    @property
+    def load(self) -> dict[str, float]:
+        """Share of the queries that each arm takes."""
+        return dict(zip(self.log.arms, self.policy.mean(axis=0).tolist(), strict=True))
+
+    @property
+    def load_entropy(self) -> float:
+        """Entropy of the load divided by its maximum: 0 where one arm takes all, 1 where all take the same."""
+        share = self.policy.mean(axis=0)
+        kept = share[share > 0]
+        return float(-(kept * np.log(kept)).sum() / np.log(len(share))) if len(share) > 1 else 0.0
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        """Predicted against realised quality, over all observed pairs.
+
+        Raises
+        ------
+        EvaluationError
+            If a bare policy was evaluated, which predicts nothing.
+        """
+        if self.predicted_quality is None:
+            raise EvaluationError("a policy without predictions has no calibration: evaluate the router or its Routing")
+        return calibration(self.predicted_quality, np.asarray(self.log.quality), arms=self.log.arms)
+
+    @property
+    def has_frontier(self) -> bool:
+        """Whether a frontier can be drawn: the router predicts costs, and every outcome is known or can be estimated."""
+        if self.predicted_quality is None or self.predicted_cost is None or self.log.cost is None:
+            return False
+        if self.log.has_decisions:
+            return self.log.is_bandit and not (self.estimate.is_refused or self.estimate.cost.is_refused)
+        return self.log.is_full_information and bool(np.isfinite(self.log.cost).all())
+
+    @cached_property
+    def frontier(self) -> Frontier:
+        """The router's operating points on this log; doubly robust estimates where the log is a bandit log.
+
+        Raises
+        ------
+        EvaluationError
+            If `has_frontier` is False.
+        """
+        self._needs_frontier()
+        return self._sweep(None, n_points=100)
+
+    @property
+    def operating_points(self) -> nw.DataFrame[Any]:
+        """Row per operating point of the frontier, with intervals and the share of every arm."""
+        return self.frontier.frame(self.log.arms, z=self._z)
+
+    @cached_property
+    def zero_router(self) -> tuple[Floats, Floats]:
+        """Vertices (cost, quality) of the hull of the single arms on this log."""
+        self._needs_frontier()
+        return upper_hull(self.outcomes("cost").mean(axis=0), self.outcomes("quality").mean(axis=0))
+
+    def aiq(self, *, norm: Any = "range") -> float:
+        """Average quality of the hull of the router's points over the arms' range of costs that it covers."""
+        return self._aiq(self.frontier, self.outcomes("cost").mean(axis=0), norm)
+
+    def aiq_interval(self, *, norm: Any = "range", n_bootstrap: int = 200, random_state: int = 0) -> Interval:
+        """`aiq` with a bootstrap interval over clusters of queries; the curve is computed anew in each resample."""
+        cost, value = self.outcomes("cost"), self.aiq(norm=norm)
+
+        def statistic(rows: NDArray[np.intp]) -> float:
+            return self._aiq(self._sweep(rows), cost[rows].mean(axis=0), norm)
+
+        return self._bootstrap(value, statistic, n_bootstrap, random_state)
+
+    def area_over_zero(self, *, n_bootstrap: int = 200, random_state: int = 0) -> Interval:
+        """Mean height of the router's curve over the zero router, over the arms' range of costs.
+
+        The interval is a bootstrap over clusters of queries; curve and hull are computed anew in each resample.
+        """
+        self._needs_frontier()
+        quality, cost = self.outcomes("quality"), self.outcomes("cost")
+        value = area_over_zero(self.frontier.cost, self.frontier.quality, cost.mean(axis=0), quality.mean(axis=0))
+
+        def statistic(rows: NDArray[np.intp]) -> float:
+            curve = self._sweep(rows)
+            return area_over_zero(curve.cost, curve.quality, cost[rows].mean(axis=0), quality[rows].mean(axis=0))
+
+        return self._bootstrap(value, statistic, n_bootstrap, random_state)
+
+    @property
+    def is_two_arm(self) -> bool:
+        """Whether RouteLLM's metrics apply: a router over two arms, everything observed, one arm better on average."""
+        if len(self.log.arms) != 2 or not self.log.is_full_information or self.predicted_quality is None:
+            return False
+        means = np.asarray(self.log.quality).mean(axis=0)
+        return bool(means[0] != means[1])
+
+    def strong_share_curve(self) -> tuple[Floats, Floats]:
+        """Share of calls to the arm that is better on average, and quality; by predicted gain."""
+        return strong_share_curve(*self._two_arm_scores())
+
+    def apgr(self) -> float:
+        """Area under PGR over the share of strong calls (RouteLLM); two arms only."""
+        return apgr(*self.strong_share_curve())
+
+    def apgr_interval(self, *, n_bootstrap: int = 200, random_state: int = 0) -> Interval:
+        """`apgr` with a bootstrap interval over clusters of queries."""
+        scores = self._two_arm_scores()
+
+        def statistic(rows: NDArray[np.intp]) -> float:
+            try:
+                return apgr(*strong_share_curve(*(values[rows] for values in scores)))
+            except EvaluationError:  # in this resample the weak arm was the better one
+                return float("nan")
+
+        return self._bootstrap(self.apgr(), statistic, n_bootstrap, random_state)
+
+    def apgr_ten_points(self) -> float:
+        """RouteLLM's mean over ten shares; two arms only."""
+        return apgr_ten_points(*self.strong_share_curve())
+
+    def cpt(self, level: float) -> float:
+        """Least share of strong calls that recovers `level` of the performance gap; two arms only."""
+        return cpt(level, *self.strong_share_curve())
+
+    @cached_property
+    def domains(self) -> nw.DataFrame[Any]:
+        """Row per domain: queries, quality of the routing with interval, of the best single arm overall, cost, main arm.
+
+        Raises
+        ------
+        EvaluationError
+            If the log has no domain column.
+        """
+        if self.log.domain is None:
+            raise EvaluationError("the log has no domain column")
+        names, index = np.unique(np.asarray(self.log.domain).astype(str), return_inverse=True)
+        quality = self.outcomes("quality")
+        best = (
+            max(self.singles, key=lambda arm: self.singles[arm].value) if self.singles else self.log.summary().best_arm
+        )
+        terms, reference = policy_terms(self.policy, quality), quality[:, self.log.arms.index(best)]
+        cost = self._cost_terms()
+        rows = []
+        for number, name in enumerate(names):
+            part = np.flatnonzero(index.ravel() == number)
+            value = self._domain_interval(terms[part], part)
+            share = self.policy[part].mean(axis=0)
+            main = int(share.argmax())
+            numbers = (value.value, value.low, value.high, float(reference[part].mean()), float(cost[part].mean()))
+            rows.append((name, len(part), *numbers, self.log.arms[main], float(share[main])))
+        return nw.from_dict(
+            dict(zip(_DOMAIN_COLUMNS, map(list, zip(*rows, strict=True)), strict=True)), backend="pyarrow"
+        )
+
+    def plot_frontier(self, ax: Axes | None = None) -> Axes:
+        """Draw the frontier with its intervals, the single arms, the zero router and the oracle."""
+        from defer.evaluation.plots import plot_frontier
+
+        return plot_frontier(self, ax)
+
+    def plot_calibration(self, ax: Axes | None = None) -> Axes:
+        """Draw predicted against realised quality."""
+        from defer.evaluation.plots import plot_calibration
+
+        return plot_calibration(self, ax)
+
+    def plot_load(self, ax: Axes | None = None) -> Axes:
+        """Draw the share of every arm."""
+        from defer.evaluation.plots import plot_load
+
+        return plot_load(self, ax)
+
+    def plot_domains(self, ax: Axes | None = None) -> Axes:
+        """Draw quality by domain with intervals."""
+        from defer.evaluation.plots import plot_domains
+
+        return plot_domains(self, ax)
+
+    def to_html(self, path: str | PathLike[str]) -> None:
+        """Write the report: one file, no network needed to read it."""
+        from defer.report import write_report
+
+        write_report(self, path)
+
+    def log_to_mlflow(self, **options: Any) -> None:
+        """Log parameters, metrics with bounds and the report to MLflow; see `defer.tracking.log_evaluation`."""
+        from defer.tracking import log_evaluation
+
+        log_evaluation(self, **options)
+
+    def outcomes(self, name: str) -> Floats:
+        """Quality, cost or latency of every arm on every query, shape (n, m); see `outcome_table`."""
+        if name not in self._tables:
+            self._tables[name] = outcome_table(self.log, name, quality_model=self.quality_model)
+        return self._tables[name]
+
+    @cached_property
+    def _tables(self) -> dict[str, Floats]:
+        return {}
+
+    @property
+    def _z(self) -> float:
+        return float(normal_distribution.ppf((1 + self.level) / 2))
+
+    def _sweep(self, rows: NDArray[np.intp] | None, *, n_points: int = 60) -> Frontier:
+        assert self.predicted_quality is not None
+        assert self.predicted_cost is not None
+        utility = self.predicted_quality - self.cost_weight * self.predicted_cost
+        tables = [utility, self.predicted_cost, self.outcomes("quality"), self.outcomes("cost")]
+        if rows is not None:
+            return sweep(*(table[rows] for table in tables), n_points=n_points)
+        return sweep(*tables, n_points=n_points, cluster=self.log.cluster)
+
+    def _aiq(self, curve: Frontier, arm_cost: Floats, norm: Any) -> float:
+        start = max(float(arm_cost.min()), float(curve.cost.min()))
+        return aiq(curve.cost, curve.quality, norm=norm, low=start, high=max(float(arm_cost.max()), start))
+
+    def _bootstrap(self, value: float, statistic: Any, n_bootstrap: int, seed: int) -> Interval:
+        groups = query_groups(self.log)
+        low, high = bootstrap_interval(statistic, groups, level=self.level, n_bootstrap=n_bootstrap, random_state=seed)
+        return Interval(value, low, high)
+
+    def _two_arm_scores(self) -> tuple[Floats, Floats, Floats]:
+        if not self.is_two_arm:
+            raise EvaluationError(
+                "this needs a router over two arms of different mean quality and full information; "
+                f"the log has {len(self.log.arms)} arms"
+            )
+        quality, predicted = np.asarray(self.log.quality), np.asarray(self.predicted_quality)
+        strong = int(quality.mean(axis=0).argmax())
+        return predicted[:, strong] - predicted[:, 1 - strong], quality[:, 1 - strong], quality[:, strong]
+
+    def _oracle_mean(self, name: str) -> float:
+        arm = oracle(np.asarray(self.log.quality), None if self.log.cost is None else np.asarray(self.log.cost))
+        return float(np.asarray(getattr(self.log, name))[np.arange(len(arm)), arm].mean())
+
+    def _cost_terms(self) -> Floats:
+        if self.cost_difference is None:
+            return np.full(len(self.log), np.nan)
+        return policy_terms(self.policy, self.outcomes("cost"))
+
+    def _domain_interval(self, terms: Floats, rows: NDArray[np.intp]) -> Interval:
+        """Domains are small, and often all right or all wrong, where a normal interval would have no width."""
+        is_share = not self.log.has_decisions and terms.min() >= 0.0 and terms.max() <= 1.0
+        if is_share and self.log.cluster is None:
+            return Interval(float(terms.mean()), *_wilson(float(terms.mean()), len(terms), self._z))
+        return mean_interval(terms, None if self.log.cluster is None else self.log.cluster[rows], self.level)
+
+    def _needs_frontier(self) -> None:
+        if not self.has_frontier:
+            raise EvaluationError(
+                "a frontier needs a router with predicted costs, and a log in which every quality and cost was observed "
+                "or can be estimated from propensities"
+            )
+
+
+_ENDS = ("value", "low", "high")
+_DOMAIN_COLUMNS = (
+    "domain", "n", "quality", "quality_low", "quality_high", "best_single", "cost", "main_arm", "main_share",
+)  # fmt: skip
+
+
+def mean_interval(
+    terms: Floats, cluster: NDArray[Any] | None, level: float, *, interval: str = "normal", random_state: int = 0
+) -> Interval:
+    """Mean of per-query terms with an interval, clustered where clusters are given."""
+    moments = Moments(1, 1000 if interval == "bootstrap" else 0, random_state)
+    moments.update(terms[:, None], cluster)
+    low, high = interval_of(DM(), moments, interval=interval, level=level)
+    return Interval(float(moments.mean[0]), low, high)
+
+
+def _wilson(mean: float, n: int, z: float) -> tuple[float, float]:
+    """Wilson's score interval; of values in [0, 1] none has a larger variance than mean (1 - mean)."""
+    centre, spread = mean + z * z / (2 * n), z * math.sqrt(mean * (1 - mean) / n + z * z / (4 * n * n))
+    return max(0.0, (centre - spread) / (1 + z * z / n)), min(1.0, (centre + spread) / (1 + z * z / n))
