@@ -162,20 +162,14 @@ class SNIPS(_Ratio):
 class Replay(_Ratio):
     """Mean outcome of the rounds in which the target policy takes the logged arm ("rejection sampling").
 
-    It is SNIPS where all weights that are not 0 are equal, as those of a deterministic policy on a uniform log, and wrong
-    elsewhere, where `terms` raises EvaluationError.
+    It is SNIPS where all weights that are not 0 are equal, as those of a deterministic policy on a uniform log are, and
+    biased elsewhere: it counts every arm that the policy may take alike.
     """
 
     name: ClassVar[str] = "rm"
 
     def terms(self, rounds: Rounds) -> Floats:
         agrees = (rounds.weight > 0).astype(float)
-        used = rounds.weight[rounds.weight > 0]
-        if len(used) and used.max() > used.min() * (1.0 + 1e-9):
-            raise EvaluationError(
-                f"'rm' counts all rounds in which the policy takes the logged arm alike, and here their weights reach from "
-                f"{used.min():.4g} to {used.max():.4g}; use 'snips'"
-            )
         return np.column_stack([agrees * rounds.outcome, agrees])
 
 

@@ -186,8 +186,6 @@ def area_over_zero(cost: ArrayLike, quality: ArrayLike, arm_cost: ArrayLike, arm
     if high <= low:
         return float(np.interp(low, c, q) - zero_q[0])
     start = max(low, float(c[0]))
-    if start >= high:
-        return 0.0
     at = np.unique(np.clip(np.concatenate((c, zero_c, [start, high])), start, high))
     height = np.interp(at, c, q) - np.interp(at, zero_c, zero_q)
     return float(trapezoid(height, at) / (high - low))

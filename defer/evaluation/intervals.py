@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 from defer.evaluation.estimators import ValueEstimator
 from defer.evaluation.moments import Moments
 from defer.exceptions import EvaluationError
 
-__all__ = ["INTERVALS", "bernstein_radius", "hoeffding_radius", "interval_of"]
+__all__ = ["INTERVALS", "bernstein_radius", "hoeffding_radius", "interval_of", "percentile_interval"]
 
 INTERVALS = ("normal", "student", "empirical_bernstein", "hoeffding", "bootstrap")
 
@@ -113,10 +114,20 @@ def interval_of(
 def _percentiles(estimator: ValueEstimator, moments: Moments, delta: float) -> tuple[float, float]:
     if not moments.n_bootstrap:
         raise EvaluationError("interval 'bootstrap' needs replicates, and these moments have n_bootstrap=0")
-    values = estimator.value(moments.replicate_means())
+    return percentile_interval(estimator.value(moments.replicate_means()), delta)
+
+
+def percentile_interval(values: NDArray[np.float64], delta: float) -> tuple[float, float]:
+    """Quantiles `delta` and ``1 - delta`` of bootstrap replicates; NaN where undefined ones could reach them.
+
+    Examples
+    --------
+    >>> percentile_interval(np.arange(101.0), 0.05)
+    (5.0, 95.0)
+    """
     defined = values[np.isfinite(values)]
     # Replicates without rows, or without weight, may lie anywhere: they are left out while they cannot reach the bounds.
-    if len(values) - len(defined) > delta * len(values):
+    if not len(defined) or len(values) - len(defined) > delta * len(values):
         return math.nan, math.nan
     low, high = np.quantile(defined, [delta, 1.0 - delta])
     return float(low), float(high)

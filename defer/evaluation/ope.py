@@ -40,6 +40,7 @@ def estimate_value(
     level: float = 0.95,
     quality_model: Any = None,
     quality_range: tuple[float, float] | None = None,
+    max_weight: float | None = None,
     n_splits: int = 5,
     n_bootstrap: int = 1000,
     random_state: int = 0,
@@ -62,7 +63,11 @@ def estimate_value(
         Modelled quality for DM, DR and their kin, or a scikit-learn regressor or router to be cross-fitted (grouped by
         cluster).  None cross-fits a ridge regression on numeric queries, and each arm's mean otherwise.
     quality_range : (float, float), optional
-        Range of possible quality for the Bernstein and Hoeffding bounds; default the observed one with [0, 1].
+        Range of possible quality for the Bernstein and Hoeffding bounds; default [0, 1].  Widened to what was observed
+        and modelled.
+    max_weight : float, optional
+        Largest possible importance weight for the two bounds.  Default the largest ratio of the policy to the log's
+        `policy`, where the log has that; else the largest observed weight, and a warning says that the bound rests on it.
     n_splits : int, default=5
         Folds of the cross-fitting.
     n_bootstrap : int, default=1000
@@ -100,13 +105,14 @@ def estimate_value(
     policy = policy_matrix(policy_or_routing, log)
     settings = (interval, level, n_bootstrap, random_state)
     if not log.has_decisions:
-        return _full_information(policy, log, *settings, allowed=estimator in ("auto", "full"))
-    return _off_policy(policy, log, estimator, quality_model, quality_range, n_splits, *settings)
+        return _full_information(policy, log, quality_range, *settings, allowed=estimator in ("auto", "full"))
+    return _off_policy(policy, log, estimator, quality_model, quality_range, max_weight, n_splits, *settings)
 
 
 def _full_information(
-    policy: Floats, log: OutcomeLog, interval: str, level: float, n_bootstrap: int, seed: int, *, allowed: bool
-) -> Estimate:
+    policy: Floats, log: OutcomeLog, quality_range: tuple[float, float] | None, interval: str, level: float,
+    n_bootstrap: int, seed: int, *, allowed: bool,
+) -> Estimate:  # fmt: skip
     if not allowed:
         raise EvaluationError("this log has full information: the value is a plain mean, leave estimator='auto'")
     kind = "normal" if interval == "auto" else interval
@@ -128,7 +134,8 @@ def _full_information(
         realised = np.einsum("ij,ij->i", policy, np.where(needed, values, 0.0))
         moments = Moments(1, n_bootstrap if kind == "bootstrap" else 0, seed)
         moments.update(realised[:, None], log.cluster)
-        span = float(np.nanmax(values) - np.nanmin(values))
+        possible = (quality_range or (0.0, 1.0)) if name == "quality" else (0.0, 0.0)
+        span = float(max(np.nanmax(values), possible[1]) - min(np.nanmin(values), possible[0]))
         low, high = interval_of(DM(), moments, interval=kind, level=level, span=span)
         notes = () if len(log) > 1 else ("one row gives no interval",)
         value, n = float(moments.mean[0]), len(log)
@@ -138,7 +145,8 @@ def _full_information(
 
 def _off_policy(
     policy: Floats, log: OutcomeLog, estimator: str | ValueEstimator, quality_model: Any,
-    quality_range: tuple[float, float] | None, n_splits: int, interval: str, level: float, n_bootstrap: int, seed: int,
+    quality_range: tuple[float, float] | None, max_weight: float | None, n_splits: int, interval: str, level: float,
+    n_bootstrap: int, seed: int,
 ) -> Estimate:  # fmt: skip
     action = np.asarray(log.action)
     free = np.flatnonzero(action < 0)
@@ -165,6 +173,11 @@ def _off_policy(
         kind = DM()
     weights = WeightMoments()
     weights.update(weight)
+    if kind.name == "rm":
+        _check_replay(weight)
+    if max_weight is None and log.policy is not None and not refuse:
+        logging = np.asarray(log.policy)
+        max_weight = float(np.divide(policy, logging, out=np.zeros_like(policy), where=logging > 0).max())
     if not kind.uses_weights and log.propensity is not None:
         notes = (*notes, *poor_support(weights))
     estimates = []
@@ -188,11 +201,25 @@ def _off_policy(
         value = RunningValue(kind, n_bootstrap=n_bootstrap if interval == "bootstrap" else 0, seed=seed, outcome=name)
         value.update(weight, outcome, predicted=predicted, expected=expected, cluster=log.cluster)
         bounds = quality_range if name == "quality" else None
-        estimates.append(value.result(interval=interval, level=level, outcome_range=bounds, refuse=refuse, notes=notes))
+        estimates.append(
+            value.result(
+                interval=interval, level=level, outcome_range=bounds, max_weight=max_weight, refuse=refuse, notes=notes
+            )
+        )
     first = replace(estimates[0], others=tuple(estimates[1:]))
     if first.warnings:
         warnings.warn("; ".join(first.warnings), SupportWarning, stacklevel=3)
     return first
+
+
+def _check_replay(weight: Floats) -> None:
+    used = weight[weight > 0]
+    wrong = np.flatnonzero(~np.isclose(used, used[:1], rtol=1e-9)) if len(used) else used
+    if len(wrong):
+        raise EvaluationError(
+            f"'rm' is the mean of the rows in which a deterministic policy agrees with a uniform log, and here {len(wrong)} "
+            f"of {len(used)} such rows have another weight than the first ({used[wrong[0]]:.4g}, {used[0]:.4g}): use 'snips'"
+        )
 
 
 def _unobserved(name: str, reason: str, n: int, ess: float, largest: float, estimator: str, level: float) -> Estimate:

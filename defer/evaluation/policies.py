@@ -107,7 +107,7 @@ def _from_arms(taken: NDArray[Any], log: OutcomeLog) -> NDArray[np.float64]:
         wrong = np.flatnonzero(names[index] != taken.astype(str))
     if len(wrong):
         raise EvaluationError(
-            f"{len(wrong)} of {n} rows take an arm that is not in the log, the first is row {wrong[0]} ({taken[wrong[0]]!r}); "
+            f"{len(wrong)} of {n} rows take an arm that is not in the log, the first is row {wrong[0]} ({taken.tolist()[wrong[0]]!r}); "
             f"the log has {list(log.arms)}"
         )
     table = np.zeros((n, m))

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from defer.evaluation.intervals import percentile_interval
+
 __all__ = ["bootstrap_interval"]
 
 
@@ -23,7 +25,7 @@ def bootstrap_interval(
     Parameters
     ----------
     statistic : callable
-        Takes row numbers, with repeats, and gives a number; NaN results are left out.
+        Takes row numbers, with repeats, and gives a number, NaN where it is not defined.
     groups : int array of shape (n,)
         Number of the group of every row, from 0 without gaps; rows of one group are drawn together.
     level : float, default=0.95
@@ -33,6 +35,7 @@ def bootstrap_interval(
     Returns
     -------
     low, high : float
+        NaN where so many resamples are undefined that they could reach the ends.
 
     Examples
     --------
@@ -49,5 +52,4 @@ def bootstrap_interval(
         size = start[picked + 1] - start[picked]
         first = np.repeat(start[picked] - np.concatenate(([0], np.cumsum(size)[:-1])), size)
         draws.append(statistic(members[first + np.arange(size.sum())]))
-    low, high = np.nanquantile(draws, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    return percentile_interval(np.asarray(draws), (1 - level) / 2)

@@ -35,9 +35,9 @@ class RunningValue:
     ----------
     estimator : str or ValueEstimator, default="dr"
     n_bootstrap : int, default=0
-        Replicates of the Poisson bootstrap, for ``interval="bootstrap"``; a cluster must lie within one batch.
+        Replicates of the Poisson bootstrap, for ``interval="bootstrap"``.
     seed : int or SeedSequence, default=0
-        Of the bootstrap; parts that are to be merged need different ones.
+        Of the bootstrap; parts without clusters that are to be merged need different ones.
     outcome : str, default="quality"
         Name in the result.
 
@@ -111,8 +111,9 @@ class RunningValue:
         rounds = Rounds(**arrays)
         self._terms.update(self.estimator.terms(rounds), cluster)
         self._weights.update(rounds.weight)
-        self._least = min(self._least, float(rounds.outcome.min()))
-        self._largest = max(self._largest, float(rounds.outcome.max()))
+        shown = (rounds.outcome, rounds.predicted, rounds.expected)
+        self._least = min(self._least, *(float(values.min()) for values in shown))
+        self._largest = max(self._largest, *(float(values.max()) for values in shown))
 
     def merge(self, other: RunningValue) -> None:
         """Add the rounds of another part.
@@ -132,7 +133,7 @@ class RunningValue:
 
     def result(
         self, *, interval: str = "auto", level: float = 0.95, outcome_range: tuple[float, float] | None = None,
-        refuse: str = "", notes: tuple[str, ...] = (),
+        max_weight: float | None = None, refuse: str = "", notes: tuple[str, ...] = (),
     ) -> Estimate:  # fmt: skip
         """Value and interval of all rounds so far.
 
@@ -142,8 +143,11 @@ class RunningValue:
             "auto" is normal.
         level : float, default=0.95
         outcome_range : (float, float), optional
-            Range of possible outcomes for the Bernstein and Hoeffding bounds; default the observed one, widened to
-            [0, 1] for quality and to 0 for cost and latency.
+            Range of possible outcomes for the Bernstein and Hoeffding bounds; default [0, 1] for quality and from 0 for
+            cost and latency.  Widened to what was observed and modelled.
+        max_weight : float, optional
+            Largest possible weight for the two bounds.  By default the largest observed one, and a note says that the
+            bound rests on it.
         refuse : str, default=""
             Reason for which no interval may be given, if the caller knows one.
         notes : tuple of str
@@ -168,16 +172,18 @@ class RunningValue:
         if refuse:
             chosen, notes = "refused", (*notes, f"no interval: {refuse}")
         else:
-            bounds = self._range() if outcome_range is None else outcome_range
-            span = None if self.estimator.is_ratio else self.estimator.span(largest, *bounds)
+            top = largest if max_weight is None else max(largest, max_weight)
+            span = None if self.estimator.is_ratio else self.estimator.span(top, *self._range(outcome_range))
+            if max_weight is None and self.estimator.uses_weights and chosen in ("empirical_bernstein", "hoeffding"):
+                notes = (*notes, f"the {chosen} bound rests on no weight being larger than the largest observed one")
             low, high = interval_of(self.estimator, terms, interval=chosen, level=level, span=span)
         return Estimate(
             value, low, high, terms.n, ess, largest, self.estimator.name, chosen, level, notes, self.outcome
         )
 
-    def _range(self) -> tuple[float, float]:
-        top = max(1.0, self._largest) if self.outcome == "quality" else self._largest
-        return min(0.0, self._least), top
+    def _range(self, possible: tuple[float, float] | None) -> tuple[float, float]:
+        low, high = ((0.0, 1.0) if self.outcome == "quality" else (0.0, 0.0)) if possible is None else possible
+        return min(low, self._least), max(high, self._largest)
 
 
 def poor_support(weights: WeightMoments) -> tuple[str, ...]:
