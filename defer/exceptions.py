@@ -95,6 +95,10 @@ class MissingExtraError(DeferError, ImportError):
         self.package = package
         self.extra = extra
 
+    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str]]:
+        # An ImportError is pickled with its message alone, from which it could not be made again.
+        return type(self), (self.package, self.extra)
+
 
 class DeferWarning(UserWarning):
     """Base of all warnings issued by the library."""

@@ -59,5 +59,11 @@ class ArmMatrix(np.ndarray):
         twin.arms = self.arms
         return twin
 
+    def __copy__(self) -> ArmMatrix:
+        return self.copy()
+
+    def __deepcopy__(self, memo: Any) -> ArmMatrix:
+        return self.copy()
+
     def __reduce__(self) -> Any:
         return (np.asarray, (np.array(self),)) if self.arms is None else (ArmMatrix, (np.array(self), self.arms))

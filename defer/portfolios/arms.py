@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from numbers import Integral, Real
 from os import PathLike
 from types import MappingProxyType
 from typing import Any
@@ -30,6 +31,11 @@ class Price:
         In units of `currency`, >= 0.
     currency : str, default="USD"
 
+    Raises
+    ------
+    PortfolioError
+        If a number is negative or not finite, or the currency is no text.
+
     Examples
     --------
     >>> Price.per_million(0.25, 1.25).cost(input_tokens=1000, output_tokens=200)
@@ -43,24 +49,48 @@ class Price:
 
     def __post_init__(self) -> None:
         for name in _PRICE_FIELDS:
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
-                raise PortfolioError(f"Price: {name} must be a finite number >= 0, got {value!r}")
-            object.__setattr__(self, name, float(value))
+            object.__setattr__(self, name, _check_price(name, getattr(self, name)))
+        if not isinstance(self.currency, str) or not self.currency:
+            raise PortfolioError(f"Price: currency must be a non-empty string, got {self.currency!r}")
 
     @classmethod
     def per_million(cls, input_tokens: float, output_tokens: float, *, currency: str = "USD") -> Price:
         """Price from the usual quotation per million tokens."""
-        return cls(0.0, input_tokens / 1e6, output_tokens / 1e6, currency)
+        per_input = _check_price("input_tokens", input_tokens) / 1e6
+        return cls(0.0, per_input, _check_price("output_tokens", output_tokens) / 1e6, currency)
 
     def cost(self, *, input_tokens: ArrayLike = 0, output_tokens: ArrayLike = 0) -> Any:
-        """Cost of calls with these token counts; a float, or an array of the shape of the counts."""
+        """Cost of calls with these token counts; a float, or an array of the shape of the counts.
+
+        A count that is not known is NaN, and so is its cost.
+
+        Raises
+        ------
+        PortfolioError
+            If a count is negative.
+        """
         total = (
             self.per_call
-            + self.per_input_token * np.asarray(input_tokens)
-            + self.per_output_token * np.asarray(output_tokens)
+            + self.per_input_token * _check_tokens("input_tokens", input_tokens)
+            + self.per_output_token * _check_tokens("output_tokens", output_tokens)
         )
         return float(total) if np.ndim(total) == 0 else total
+
+
+def _check_price(name: str, value: object) -> float:
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real) or not math.isfinite(value) or value < 0:
+        raise PortfolioError(f"Price: {name} must be a finite number >= 0, got {value!r}")
+    return float(value)
+
+
+def _check_tokens(name: str, tokens: ArrayLike) -> NDArray[np.float64]:
+    count = np.asarray(tokens, dtype=np.float64)
+    wrong = np.flatnonzero(count < 0)
+    if len(wrong):
+        raise PortfolioError(
+            f"{name} has {len(wrong)} of {count.size} values below 0, the first is {count.ravel()[wrong[0]]:g}"
+        )
+    return count
 
 
 @dataclass(frozen=True)
@@ -81,6 +111,11 @@ class Arm:
     metadata : mapping
         Anything else.
 
+    Raises
+    ------
+    PortfolioError
+        Names the arm and the field that is wrong.
+
     Examples
     --------
     >>> Arm("small", price=Price.per_million(0.1, 0.4), context_window=8192).kind
@@ -98,14 +133,31 @@ class Arm:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
             raise PortfolioError(f"Arm: name must be a non-empty string, got {self.name!r}")
+        if not isinstance(self.kind, str) or not self.kind:
+            raise PortfolioError(f"Arm {self.name!r}: kind must be a non-empty string, got {self.kind!r}")
+        if not isinstance(self.price, Price):
+            raise PortfolioError(f"Arm {self.name!r}: price must be a Price, got {self.price!r}")
         for name in ("context_window", "capacity"):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            if value is None:
+                continue
+            if isinstance(value, (bool, np.bool_)) or not isinstance(value, Integral) or value < 1:
                 raise PortfolioError(f"Arm {self.name!r}: {name} must be an integer >= 1 or None, got {value!r}")
+            object.__setattr__(self, name, int(value))
+        if isinstance(self.tags, str) or not all(isinstance(tag, str) for tag in self.tags):
+            raise PortfolioError(f"Arm {self.name!r}: tags must be a sequence of strings, got {self.tags!r}")
+        if not isinstance(self.metadata, Mapping):
+            raise PortfolioError(f"Arm {self.name!r}: metadata must be a mapping, got {self.metadata!r}")
         object.__setattr__(self, "tags", tuple(self.tags))
         object.__setattr__(self, "metadata", MappingProxyType(dict(self.metadata)))
 
+    def __reduce__(self) -> tuple[type[Arm], tuple[Any, ...]]:
+        # A mapping proxy can neither be pickled nor copied.
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return type(self), (*(values | {"metadata": dict(self.metadata)}).values(),)
 
+
+@dataclass(frozen=True, repr=False)
 class Portfolio:
     """Ordered arms with unique names and one currency.
 
@@ -125,13 +177,15 @@ class Portfolio:
     (('small', 'large'), 0.01)
     """
 
-    def __init__(self, arms: Any) -> None:
-        self.arms: tuple[Arm, ...] = tuple(arms)
+    arms: tuple[Arm, ...]
+
+    def __init__(self, arms: Iterable[Arm]) -> None:
+        object.__setattr__(self, "arms", tuple(arms))
         if not self.arms:
             raise PortfolioError("a portfolio needs at least one arm")
-        for arm in self.arms:
+        for index, arm in enumerate(self.arms):
             if not isinstance(arm, Arm):
-                raise PortfolioError(f"a portfolio holds Arm objects, got {type(arm).__name__}")
+                raise PortfolioError(f"a portfolio holds Arm objects, got {type(arm).__name__} in place {index}")
         twice = sorted({name for name in self.names if self.names.count(name) > 1})
         if twice:
             raise PortfolioError(f"{len(twice)} arms are named twice, the first is {twice[0]!r}")
@@ -150,11 +204,9 @@ class Portfolio:
     def __iter__(self) -> Iterator[Arm]:
         return iter(self.arms)
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Portfolio) and self.arms == other.arms
-
-    def __hash__(self) -> int:
-        return hash(self.arms)
+    def __contains__(self, arm: object) -> bool:
+        """Whether an arm, or an arm of this name, is in the portfolio."""
+        return arm in (self.names if isinstance(arm, str) else self.arms)
 
     def __repr__(self) -> str:
         return f"Portfolio({', '.join(self.names)})"
@@ -171,18 +223,32 @@ class Portfolio:
         Parameters
         ----------
         input_tokens, output_tokens : arrays of shape (n,) or (n, m), or numbers
+            NaN where a count is not known.
+
+        Raises
+        ------
+        PortfolioError
+            If a count is negative, or the shapes do not fit.
         """
-
-        def columns(tokens: ArrayLike) -> NDArray[np.float64]:
-            values = np.asarray(tokens, dtype=np.float64)
-            return values[:, None] if values.ndim == 1 else np.atleast_2d(values)
-
         price = {name: np.array([getattr(arm.price, name) for arm in self.arms]) for name in _PRICE_FIELDS}
+        counts = [
+            self._columns("input_tokens", input_tokens),
+            self._columns("output_tokens", output_tokens),
+        ]
+        rows = {len(count) for count in counts if len(count) != 1}
+        if len(rows) > 1:
+            raise PortfolioError(f"input_tokens and output_tokens are of {sorted(rows)} queries")
         return np.asarray(
-            price["per_call"]
-            + price["per_input_token"] * columns(input_tokens)
-            + price["per_output_token"] * columns(output_tokens)
+            price["per_call"] + price["per_input_token"] * counts[0] + price["per_output_token"] * counts[1]
         )
+
+    def _columns(self, name: str, tokens: ArrayLike) -> NDArray[np.float64]:
+        count = _check_tokens(name, tokens)
+        if count.ndim < 2:
+            return count.reshape(-1, 1)
+        if count.ndim > 2 or count.shape[1] not in (1, len(self)):
+            raise PortfolioError(f"{name} must have shape (n,) or (n, {len(self)}), got {count.shape}")
+        return count
 
     @classmethod
     def from_toml(cls, path: str | PathLike[str]) -> Portfolio:
@@ -193,7 +259,7 @@ class Portfolio:
         Raises
         ------
         PortfolioError
-            If the file is missing, is no TOML, or has unknown keys.
+            If the file cannot be read, is no TOML, or has unknown keys.
         """
         import tomllib
 
@@ -202,50 +268,85 @@ class Portfolio:
                 document = tomllib.load(file)
         except FileNotFoundError:
             raise PortfolioError(f"there is no file {str(path)!r}") from None
-        except tomllib.TOMLDecodeError as error:
+        except OSError as error:
+            raise PortfolioError(f"{str(path)!r} cannot be read: {error.strerror}") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise PortfolioError(f"{str(path)!r} is no valid TOML: {error}") from None
-        entries = document.get("arm")
-        if not isinstance(entries, list):
+        entries = document.pop("arm", None)
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             raise PortfolioError(f"{str(path)!r} has no [[arm]] table")
+        if document:
+            raise PortfolioError(f"{str(path)!r}: unknown key {min(document)!r}; a portfolio has [[arm]] tables only")
         return cls(_arm(entry, f"arm {index} of {str(path)!r}") for index, entry in enumerate(entries))
 
     @classmethod
     def from_frame(cls, frame: Any) -> Portfolio:
-        """Portfolio from a frame with a row an arm: ``name``, and optionally ``kind``, ``context_window``, ``capacity``,
-        ``currency``, ``per_call``, ``per_input_token``, ``per_output_token``, ``input_per_million``, ``output_per_million``;
-        other columns become metadata.
+        """Portfolio from a frame with one row an arm.
+
+        Parameters
+        ----------
+        frame : frame of any library that narwhals supports
+            Column ``name``, and optionally ``kind``, ``context_window``, ``capacity``, ``tags`` (lists), ``currency``,
+            ``per_call``, ``per_input_token``, ``per_output_token``, ``input_per_million``, ``output_per_million``;
+            other columns become metadata.  An empty cell leaves the default.
+
+        Raises
+        ------
+        PortfolioError
+            Names the row and what is wrong in it.
         """
-        table = nw.from_native(frame, eager_only=True)
+        table = nw.from_native(frame, eager_only=True, pass_through=True)
+        if not isinstance(table, nw.DataFrame):
+            raise PortfolioError(f"expected a frame (pandas, polars, pyarrow, …), got {type(frame).__name__}")
         if "name" not in table.columns:
             raise PortfolioError(f"column 'name' is missing; the columns are {list(table.columns)}")
-        price_keys = {*_PRICE_FIELDS, "currency", "input_per_million", "output_per_million"}
-        known = {"name", "kind", "context_window", "capacity", *price_keys}
+        cells = {column: _cells(table[column]) for column in table.columns}
         arms = []
-        for index, row in enumerate(table.iter_rows(named=True)):
-            given = {key: value for key, value in row.items() if value is not None and value == value}
-            entry: dict[str, Any] = {key: given[key] for key in given if key in known - price_keys}
+        for index in range(len(table)):
+            given = {column: values[index] for column, values in cells.items() if values[index] is not None}
+            entry: dict[str, Any] = {key: given.pop(key) for key in list(given) if key in _ARM_FIELDS}
             for key in ("context_window", "capacity"):
-                if key in entry and float(entry[key]).is_integer():
+                # A column of integers with gaps comes as floats.
+                if isinstance(entry.get(key), float) and entry[key].is_integer():
                     entry[key] = int(entry[key])
-            entry["price"] = {key: given[key] for key in given if key in price_keys}
-            entry["metadata"] = {key: given[key] for key in given if key not in known}
-            arms.append(_arm(entry, f"row {index}"))
+            entry["price"] = {key: given.pop(key) for key in list(given) if key in _PRICE_KEYS}
+            arms.append(_arm(entry | {"metadata": given}, f"row {index}"))
         return cls(arms)
+
+
+_PRICE_KEYS = (*_PRICE_FIELDS, "currency", "input_per_million", "output_per_million")
+_ARM_FIELDS = ("name", "kind", "context_window", "capacity", "tags")
+
+
+def _cells(column: nw.Series[Any]) -> list[Any]:
+    empty = column.is_null().to_list()
+    return [
+        None if gap or (isinstance(value, float) and math.isnan(value)) else value
+        for value, gap in zip(column.to_list(), empty, strict=True)
+    ]
 
 
 def _arm(entry: Mapping[str, Any], where: str) -> Arm:
     values = dict(entry)
-    price = dict(values.pop("price", {}))
-    for side in ("input", "output"):
-        quoted = price.pop(f"{side}_per_million", None)
-        if quoted is not None:
-            if f"per_{side}_token" in price:
-                raise PortfolioError(f"{where}: give {side}_per_million or per_{side}_token, not both")
-            price[f"per_{side}_token"] = quoted / 1e6
-    unknown = sorted(set(values) - {"name", "kind", "context_window", "capacity", "tags", "metadata"})
-    unknown += sorted(f"price.{key}" for key in set(price) - {*_PRICE_FIELDS, "currency"})
+    price = values.pop("price", {})
+    if not isinstance(price, Mapping):
+        raise PortfolioError(f"{where}: price must be a table such as price.per_call, got {price!r}")
+    unknown = sorted(set(values) - {*_ARM_FIELDS, "metadata"})
+    unknown += sorted(f"price.{key}" for key in set(price) - set(_PRICE_KEYS))
     if unknown:
-        raise PortfolioError(f"{where}: unknown key {unknown[0]!r}")
+        raise PortfolioError(
+            f"{where}: unknown key {unknown[0]!r}; allowed are {[*_ARM_FIELDS, 'metadata']} and in price {list(_PRICE_KEYS)}"
+        )
     if "name" not in values:
         raise PortfolioError(f"{where}: no name")
-    return Arm(price=Price(**price), **values)
+    try:
+        rates = dict(price)
+        for side in ("input", "output"):
+            quoted = rates.pop(f"{side}_per_million", None)
+            if quoted is not None:
+                if f"per_{side}_token" in rates:
+                    raise PortfolioError(f"give {side}_per_million or per_{side}_token, not both")
+                rates[f"per_{side}_token"] = _check_price(f"{side}_per_million", quoted) / 1e6
+        return Arm(price=Price(**rates), **values)
+    except PortfolioError as error:
+        raise PortfolioError(f"{where}: {error}") from None

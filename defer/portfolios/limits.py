@@ -9,7 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral, Real
 from types import MappingProxyType
+
+import numpy as np
 
 from defer.exceptions import RouterInputError
 
@@ -18,7 +21,7 @@ __all__ = ["Budget", "Capacity", "Limit", "QualityTarget", "RiskLevel", "Share"]
 
 def _check_number(owner: str, name: str, value: object, low: float, high: float, *, open_low: bool = False) -> float:
     number = float("nan")
-    if isinstance(value, (int, float)) or (hasattr(value, "__float__") and not isinstance(value, str)):
+    if isinstance(value, Real) and not isinstance(value, (bool, np.bool_)):
         number = float(value)
     if not (low <= number <= high) or (open_low and number == low) or not math.isfinite(number):
         bracket = "(" if open_low else "["
@@ -123,13 +126,18 @@ class Capacity:
     count: Mapping[object, int]
 
     def __post_init__(self) -> None:
+        if not isinstance(self.count, Mapping):
+            raise RouterInputError(f"Capacity: count must map arms to integers, got {self.count!r}")
         for arm, value in self.count.items():
-            if isinstance(value, bool) or int(value) != value or value < 0:
+            if isinstance(value, (bool, np.bool_)) or not isinstance(value, Integral) or value < 0:
                 raise RouterInputError(f"Capacity: the count of arm {arm!r} must be an integer >= 0, got {value!r}")
         object.__setattr__(self, "count", MappingProxyType({arm: int(value) for arm, value in self.count.items()}))
 
     def __hash__(self) -> int:
-        return hash(tuple(self.count.items()))
+        return hash(frozenset(self.count.items()))
+
+    def __repr__(self) -> str:
+        return f"Capacity({dict(self.count)!r})"
 
     def __reduce__(self) -> tuple[type[Capacity], tuple[dict[object, int]]]:
         return Capacity, (dict(self.count),)

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from defer.exceptions import OutcomeLogError
 from defer.portfolios.arm_matrix import ArmMatrix
-from defer.portfolios.log_checks import check_log
+from defer.portfolios.log_checks import check_log, check_source
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -31,6 +31,7 @@ class OutcomeLog:
     """Logged outcomes of m arms on n queries.
 
     Build one with `from_wide`, `from_long`, `from_arrays` or `read_parquet`; those read names, this checks numbers.
+    All arrays are copies that cannot be written to.
 
     Attributes
     ----------
@@ -46,10 +47,12 @@ class OutcomeLog:
     action : int array of shape (n,)
         Index of the logged arm, -1 = no arm was chosen: all outcomes that are there were simply recorded.
     propensity : array of shape (n,) or None
-        Probability with which the logging policy took the logged arm; NaN where `action` is -1.
+        Probability with which the logging policy took the logged arm; NaN where `action` is -1.  Taken from `policy` where
+        only that is given.
     policy : ArmMatrix of shape (n, m) or None
         The whole logging distribution.
     domain, cluster, time, query_id : arrays of shape (n,) or None
+        Text is held as objects; times are naive UTC.  A cluster or id must not be missing, an id must not repeat.
 
     Raises
     ------
@@ -79,6 +82,10 @@ class OutcomeLog:
     def __post_init__(self) -> None:
         for name, value in check_log(self).items():
             object.__setattr__(self, name, value)
+
+    def __reduce__(self) -> tuple[type[OutcomeLog], tuple[Any, ...]]:
+        # Made anew, because pickled arrays come back writable.
+        return type(self), tuple(getattr(self, field.name) for field in fields(self))
 
     def __len__(self) -> int:
         return len(self.quality)
@@ -112,52 +119,87 @@ class OutcomeLog:
         Parameters
         ----------
         X : n queries or None
-        quality : array of shape (n, m)
+        quality : array or frame of shape (n, m)
         arms : sequence of m names, optional
-            Default ``arm_0``, ``arm_1``, … or the names that `quality` carries.
+            Default the names that `quality` carries, else ``arm_0``, ``arm_1``, …  Tables with names of their own are put
+            in this order.
         **columns
             `cost`, `latency`, `policy` (n, m); `action`, `propensity`, `domain`, `cluster`, `time`, `query_id` (n,).
+
+        Raises
+        ------
+        OutcomeLogError
+            Names the column, the count, the first row and its value.
+
+        Warns
+        -----
+        MissingPropensityWarning
+            If arms were logged without propensities.
         """
         from defer.portfolios.tables import as_matrix
 
-        names, table = as_matrix(quality, "quality")
-        given = tuple(arms) if arms is not None else names or tuple(f"arm_{index}" for index in range(table.shape[1]))
-        unknown = set(columns) - {field.name for field in fields(cls)}
+        allowed = [field.name for field in fields(cls) if field.name not in ("X", "arms", "quality")]
+        unknown = sorted(set(columns) - set(allowed))
         if unknown:
-            raise OutcomeLogError(f"from_arrays knows no column {sorted(unknown)}")
+            raise OutcomeLogError(f"from_arrays knows no column {unknown[0]!r}; allowed are {allowed}")
+        if isinstance(arms, str):
+            raise OutcomeLogError(f"arms must be a sequence of names, got the string {arms!r}")
+        named = None if arms is None else tuple(str(arm) for arm in arms)
+        names, table = as_matrix(quality, "quality", named)
+        given = named or names or tuple(f"arm_{index}" for index in range(table.shape[1]))
         for name in ("cost", "latency", "policy"):
             if columns.get(name) is not None:
                 columns[name] = as_matrix(columns[name], name, given)[1]
-        return cls(X, given, table, **columns)  # type: ignore[arg-type]
+        return check_source(cls(X, given, table, **columns))  # type: ignore[arg-type]
 
     @classmethod
     def from_wide(cls, frame: Any, **options: Any) -> OutcomeLog:
-        """Log from a frame with one row a query; see `defer.portfolios.tables.read_wide` for the options."""
+        """Log from a frame with one row a query; see `defer.portfolios.tables.read_wide` for the options.
+
+        Examples
+        --------
+        >>> import pyarrow as pa
+        >>> table = pa.table({"prompt": ["a", "b"], "score:small": [1, 0], "score:large": [1, None]})
+        >>> OutcomeLog.from_wide(table, text="prompt").quality.tolist()
+        [[1.0, 1.0], [0.0, nan]]
+        """
         from defer.portfolios.tables import read_wide
 
-        return cls(**read_wide(frame, **options))
+        return check_source(cls(**read_wide(frame, **options)))
 
     @classmethod
     def from_long(cls, frame: Any, **options: Any) -> OutcomeLog:
-        """Log from a frame with one row a (query, arm); see `defer.portfolios.tables.read_long` for the options."""
+        """Log from a frame with one row a (query, arm); see `defer.portfolios.tables.read_long` for the options.
+
+        Examples
+        --------
+        >>> import pyarrow as pa
+        >>> table = pa.table({"query_id": [7, 7, 8], "arm": ["small", "large", "small"], "score": [0, 1, 1]})
+        >>> OutcomeLog.from_long(table).quality.tolist()
+        [[0.0, 1.0], [1.0, nan]]
+        """
         from defer.portfolios.tables import read_long
 
-        return cls(**read_long(frame, **options))
+        return check_source(cls(**read_long(frame, **options)))
 
     @classmethod
     def read_parquet(cls, path: str | PathLike[str], **options: Any) -> OutcomeLog:
         """Log from a Parquet file: one that `to_parquet` wrote, or a wide or long table.
 
-        Options as for `from_wide` and `from_long`; a table with a column ``arm`` (or a mapping for it) is long.
+        Options as for `from_wide` and `from_long`; a table with a column ``arm`` (or a mapping for it) is long, and
+        `queries` may be a path.  Of a file that `to_parquet` wrote, `text` or `features` replace the queries and `arms`
+        selects; with `columns` it is read as any other table.
 
         Raises
         ------
         OutcomeLogError
-            If the file does not hold an outcome log.
+            If the file does not hold an outcome log, or an option does not fit its form.
         """
         from defer.portfolios.parquet import read_log
 
-        return cls(**read_log(path, **options))
+        values, arms = read_log(path, **options)
+        log = cls(**values)
+        return check_source(log) if arms is None else log.select(arms=arms)
 
     def to_parquet(self, path: str | PathLike[str]) -> None:
         """Write the log as ordinary columns; what they mean, and the order of the arms, is in the file's metadata."""
@@ -170,40 +212,47 @@ class OutcomeLog:
 
         Parameters
         ----------
-        rows : int or bool array, or slice, optional
+        rows : int or bool array, slice or int, optional
+            In the wanted order.
         arms : sequence of names, optional
-            In the wanted order.  Logged decisions for other arms are dropped.
+            In the wanted order.  Rows whose logged arm is not among them are left out, and the logging policy is kept only
+            where all arms are.
 
         Raises
         ------
         OutcomeLogError
-            If an arm is unknown or the selection is empty.
+            If an arm is unknown, a row is not there or taken twice, or the selection is empty.
         """
-        log = self
-        if arms is not None:
-            missing = [arm for arm in arms if arm not in self.arms]
-            if missing:
-                raise OutcomeLogError(f"select: no arm {missing[0]!r}; the log has {list(self.arms)}")
-            index = np.array([self.arms.index(arm) for arm in arms], dtype=np.intp)
-            place = np.full(len(self.arms) + 1, -1, dtype=np.intp)
-            place[index] = np.arange(len(index))
-            tables = {
-                name: None if getattr(self, name) is None else np.asarray(getattr(self, name))[:, index]
-                for name in ("quality", "cost", "latency")
-            }
-            action = place[self.action]
-            kept = (self.action < 0) | (action >= 0)
-            policy = self.policy if len(index) == len(self.arms) and self.policy is not None else None
-            tables["policy"] = None if policy is None else np.asarray(policy)[:, index]
-            if not kept.all():
-                rows = (
-                    np.flatnonzero(kept)
-                    if rows is None
-                    else np.intersect1d(np.arange(len(self))[rows], np.flatnonzero(kept))
-                )
-            log = _take(self, rows, arms=tuple(arms), action=action, **tables)
-            return log
-        return log if rows is None else _take(log, rows)
+        index = self._rows(rows)
+        if arms is None:
+            return _take(self, index)
+        if isinstance(arms, str):
+            raise OutcomeLogError(f"select: arms must be a sequence of names, got the string {arms!r}")
+        missing = [arm for arm in arms if arm not in self.arms]
+        if missing:
+            raise OutcomeLogError(f"select: no arm {missing[0]!r}; the log has {list(self.arms)}")
+        columns = np.array([self.arms.index(arm) for arm in arms], dtype=np.intp)
+        place = np.full(len(self.arms) + 1, -1, dtype=np.intp)
+        place[columns] = np.arange(len(columns))
+        action = place[self.action]
+        changed: dict[str, Any] = {"arms": tuple(arms), "action": action}
+        for name in ("quality", "cost", "latency", "policy"):
+            table = getattr(self, name)
+            whole = name != "policy" or len(columns) == len(self.arms)
+            changed[name] = np.asarray(table)[:, columns] if table is not None and whole else None
+        index = index[(self.action[index] < 0) | (action[index] >= 0)]
+        return _take(self, index, **changed)
+
+    def _rows(self, rows: Any) -> NDArray[np.intp]:
+        every = np.arange(len(self))
+        if rows is None:
+            return every
+        if not isinstance(rows, slice):
+            rows = np.asarray(rows) if np.size(rows) else np.zeros(0, dtype=np.intp)
+        try:
+            return np.atleast_1d(every[rows])
+        except IndexError as error:
+            raise OutcomeLogError(f"select: rows do not fit a log of {len(self)} queries: {error}") from None
 
     def split(self, test_size: float = 0.3, *, seed: int = 0, by: str | None = None) -> tuple[OutcomeLog, OutcomeLog]:
         """Training and test part; see `defer.portfolios.splitting.split_rows`.
@@ -232,7 +281,7 @@ class OutcomeLog:
 
         Parameters
         ----------
-        policy : array of shape (n, m)
+        policy : array or frame of shape (n, m)
             Probabilities; every row sums to 1.
         seed : int, default=0
 
@@ -257,14 +306,15 @@ class OutcomeLog:
         return summarise(self)
 
 
-def _take(log: OutcomeLog, rows: Any, **changed: Any) -> OutcomeLog:
-    index = np.arange(len(log)) if rows is None else np.arange(len(log))[rows]
+def _take(log: OutcomeLog, index: NDArray[np.intp], **changed: Any) -> OutcomeLog:
     if index.ndim != 1 or not len(index):
         raise OutcomeLogError("select: the selection holds no query")
     values = {field.name: changed.get(field.name, getattr(log, field.name)) for field in fields(log)}
     for name, value in values.items():
         if name not in ("arms", "X") and value is not None:
             values[name] = np.asarray(value)[index]
+    if not (values["action"] >= 0).any():
+        values["propensity"] = None
     values["X"] = take_rows(log.X, index)
     return OutcomeLog(**values)
 

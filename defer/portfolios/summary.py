@@ -9,7 +9,7 @@ import narwhals as nw
 import numpy as np
 from numpy.typing import NDArray
 
-from defer.portfolios.splitting import query_groups
+from defer.portfolios.splitting import query_groups, query_texts
 
 if TYPE_CHECKING:
     from defer.portfolios.outcomes import OutcomeLog
@@ -32,6 +32,7 @@ class LogSummary:
     taken : array of shape (m,)
         Share of the logged decisions, NaN where none were logged.
     best_arm : str
+        Ties go to the cheaper arm, then to the lower index.
     best_quality, oracle_quality : float
         Of the best single arm, and of the best observed arm of every query.
     smallest_propensity, effective_sample_size : float
@@ -84,7 +85,8 @@ def summarise(log: OutcomeLog) -> LogSummary:
     """Summary of a log."""
     quality = np.asarray(log.quality)
     means = _means(quality)
-    best = int(np.nanargmax(means))
+    cost = _means(log.cost, len(log.arms))
+    best = int(np.lexsort((np.nan_to_num(cost, nan=np.inf), -np.nan_to_num(means, nan=-np.inf)))[0])
     taken, smallest, effective = np.full(len(log.arms), np.nan), float("nan"), float("nan")
     drawn = log.action >= 0
     if drawn.any():
@@ -97,18 +99,16 @@ def summarise(log: OutcomeLog) -> LogSummary:
     if log.domain is not None:
         names, counts = np.unique(log.domain.astype(str), return_counts=True)
         domains = dict(zip(names.tolist(), counts.tolist(), strict=True))
-    repeated = 0
-    if isinstance(log.X, list):
-        repeated = len(log.X) - len(set(log.X))
+    texts = query_texts(log)
     seen = np.where(np.isfinite(quality), quality, -np.inf).max(axis=1)
     return LogSummary(
         n_queries=len(log),
         n_clusters=len(np.unique(query_groups(log))),
-        n_repeated_texts=repeated,
+        n_repeated_texts=0 if texts is None else len(texts) - len(set(texts)),
         arms=log.arms,
         observed=np.isfinite(quality).mean(axis=0),
         quality=means,
-        cost=_means(log.cost, len(log.arms)),
+        cost=cost,
         latency=_means(log.latency, len(log.arms)),
         taken=taken,
         best_arm=log.arms[best],

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from numbers import Real
 from typing import Any
 
 import narwhals as nw
@@ -10,10 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from defer.exceptions import OutcomeLogError
+from defer.portfolios.columns import as_column, in_words, is_missing, number_groups
+from defer.portfolios.log_checks import check_numbers, check_unique, fail
 
-__all__ = ["as_matrix", "read_long", "read_wide"]
+__all__ = ["as_matrix", "read_long", "read_queries", "read_wide"]
 
 _PER_QUERY = ("query_id", "domain", "cluster", "time")
+_DECISION = ("action", "propensity")
 _PREFIX = {"quality": "score:", "cost": "cost_usd:", "latency": "latency_s:"}
 _LONG = {
     "query_id": "query_id",
@@ -31,7 +36,7 @@ def read_wide(
     text: str | None = None,
     features: Sequence[str] | None = None,
     arms: Sequence[str] | None = None,
-    columns: Mapping[str, str] | None = None,
+    columns: Mapping[str, str | None] | None = None,
 ) -> dict[str, Any]:
     """Fields of an outcome log from a frame with one row a query.
 
@@ -47,7 +52,7 @@ def read_wide(
     columns : mapping, optional
         Where other names are used: ``quality``, ``cost`` and ``latency`` to the prefix before the arm's name (default
         ``score:``, ``cost_usd:``, ``latency_s:``); ``query_id``, ``domain``, ``cluster``, ``time``, ``action`` (arm
-        names) and ``propensity`` to a column.
+        names, null where none was logged) and ``propensity`` to a column.  None says not to read a column that is there.
 
     Returns
     -------
@@ -59,37 +64,43 @@ def read_wide(
     OutcomeLogError
         On missing or duplicate columns, an arm in cost but not in quality, or text where numbers belong.
     """
-    table, names = _frame(frame), dict(columns or {})
-    _known(names, (*_PREFIX, *_PER_QUERY, "action", "propensity"))
-    prefix = {kind: names.get(kind, default) for kind, default in _PREFIX.items()}
-    found = {kind: [c[len(p) :] for c in table.columns if c.startswith(p)] for kind, p in prefix.items()}
+    table, given = _frame(frame), dict(columns or {})
+    _known(given, (*_PREFIX, *_PER_QUERY, *_DECISION))
+    prefix = {kind: given.get(kind, default) for kind, default in _PREFIX.items()}
+    found = {
+        kind: [] if start is None else [name[len(start) :] for name in table.columns if name.startswith(start)]
+        for kind, start in prefix.items()
+    }
     if not found["quality"]:
-        raise OutcomeLogError(
-            f"no column starts with {prefix['quality']!r}; the columns are {list(table.columns)[:20]}"
-        )
-    wanted = list(arms) if arms is not None else found["quality"]
+        raise OutcomeLogError(f"no column starts with {prefix['quality']!r}; {_there(table)}")
+    wanted = _names(arms, "arms") or found["quality"]
     for arm in wanted:
         if arm not in found["quality"]:
             raise OutcomeLogError(
-                f"column {prefix['quality'] + arm!r} is missing; there are scores of {found['quality']}"
+                f"column '{prefix['quality']}{arm}' is missing; there are scores of {found['quality']}"
             )
     for kind in ("cost", "latency"):
         stray = [arm for arm in found[kind] if arm not in found["quality"]]
         if stray:
             raise OutcomeLogError(
-                f"{len(stray)} arms have a {kind} but no quality, the first is {stray[0]!r} (column {prefix[kind] + stray[0]!r})"
+                f"{len(stray)} arms have a {kind} but no quality, the first is {stray[0]!r} (column '{prefix[kind]}{stray[0]}')"
             )
-    fields: dict[str, Any] = {"X": _queries(table, text, features), "arms": tuple(wanted)}
+    fields: dict[str, Any] = {"X": read_queries(table, text, features), "arms": tuple(wanted)}
     for kind in _PREFIX:
         if kind == "quality" or any(arm in found[kind] for arm in wanted):
             empty = np.full(len(table), np.nan)
-            parts = [_number(table, prefix[kind] + arm) if arm in found[kind] else empty for arm in wanted]
+            parts = [_number(table, f"{prefix[kind]}{arm}", kind) if arm in found[kind] else empty for arm in wanted]
             fields[kind] = np.column_stack(parts)
-    fields |= _per_query(table, names)
-    action = names.get("action", "action" if "action" in table.columns else None)
-    if action is not None:
-        fields["action"] = _action_index(_column(table, action), wanted, action)
-        fields["propensity"] = _number(table, names.get("propensity", "propensity"), "propensity of the logged arm")
+    fields |= _per_query(table, given, (*_PER_QUERY, *_DECISION))
+    if "action" in fields:
+        names = fields["action"].astype(object)
+        names[is_missing(names)] = None
+        fields["action"] = _arm_index(names, wanted, given.get("action") or "action")
+    elif "propensity" in fields:
+        raise OutcomeLogError(
+            f"column {given.get('propensity') or 'propensity'!r} is there, but no column says which arm was logged: name it with "
+            "columns={'action': ...}, or leave the propensities out with columns={'propensity': None}"
+        )
     return fields
 
 
@@ -110,8 +121,8 @@ def read_long(
     text, features, arms : as for `read_wide`; text and features may stand in `queries`
     columns : mapping, optional
         Other names for ``query_id``, ``arm``, ``quality`` (default ``score``), ``cost`` (``cost_usd``), ``latency``
-        (``latency_s``), ``propensity``, ``domain``, ``cluster``, ``time``.  ``query_id`` mapped to None says that every row is
-        a query of its own.
+        (``latency_s``), ``propensity``, ``domain``, ``cluster``, ``time``.  None says not to read a column that is there;
+        ``query_id`` mapped to None says that every row is a query of its own.
     queries : frame, optional
         One row a query with its id and whatever else is known of it.
 
@@ -119,59 +130,79 @@ def read_long(
     -------
     dict
         Keyword arguments of `OutcomeLog`.  With a propensity column every query must have one row, its logged decision.
+        Queries and arms stand in order of appearance; queries without a row of the wanted arms are left out.
 
     Raises
     ------
     OutcomeLogError
-        On missing columns, a (query, arm) pair that repeats, or a column that differs within a query.
+        On missing columns, a (query, arm) pair that repeats, or a text, domain, cluster or time that differs within a query.
     """
     table, given = _frame(frame), {**_LONG, **(columns or {})}
     _known(given, (*_LONG, *_PER_QUERY))
-    names: dict[str, str] = {key: value for key, value in given.items() if value is not None}
-    rows = len(table)
-    if not rows:
+    if not len(table):
         raise OutcomeLogError("the log is empty: the frame has no row")
-    labels = _column(table, names["arm"]).astype(str)
-    wanted = list(arms) if arms is not None else list(dict.fromkeys(labels.tolist()))
-    kept = np.isin(labels, wanted)
-    if not kept.any():
+    for key in ("arm", "quality"):
+        if given[key] is None:
+            raise OutcomeLogError(f"columns= cannot map {key!r} to None: a long table needs it")
+    names: dict[str, str] = {key: value for key, value in given.items() if value is not None}
+    for key in columns or {}:
+        if key in names and names[key] not in table.columns and key not in _PER_QUERY:
+            raise OutcomeLogError(f"column {names[key]!r} is missing ({key}); {_there(table)}")
+    labels = _column(table, names["arm"])
+    fail(names["arm"], is_missing(labels), labels, "that are missing")
+    labels = np.array([str(label) for label in labels.tolist()], dtype=object)
+    values = {
+        kind: _number(table, names[kind], kind)
+        for kind in (*_PREFIX, "propensity")
+        if kind == "quality" or names.get(kind) in table.columns
+    }
+    ids = np.arange(len(table))
+    if "query_id" in names:
+        ids = _column(table, names["query_id"])
+        fail(names["query_id"], is_missing(ids), ids, "that are missing")
+    wanted = _names(arms, "arms") or list(dict.fromkeys(labels.tolist()))
+    source = np.flatnonzero([label in set(wanted) for label in labels.tolist()] if arms is not None else labels != "")
+    if not len(source):
         raise OutcomeLogError(
-            f"column {names['arm']!r} holds none of the arms {wanted}; it has {sorted(set(labels.tolist()))[:20]}"
+            f"column {names['arm']!r} holds none of the arms {wanted}; it has {sorted(set(labels))[:20]}"
         )
-    ids = _column(table, names["query_id"]) if "query_id" in names else np.arange(rows)
-    unique, first, query = np.unique(ids, return_index=True, return_inverse=True)
-    order = np.argsort(first)
-    place = np.empty(len(unique), dtype=np.intp)
-    place[order] = np.arange(len(unique))
-    query, first = place[query.ravel()], first[order]
-    arm = _action_index(np.where(kept, labels, wanted[0]), wanted, names["arm"])
-    pair = query[kept] * len(wanted) + arm[kept]
-    values, count = np.unique(pair, return_counts=True)
-    if (count > 1).any():
-        again = int(np.flatnonzero(kept)[np.flatnonzero(pair == values[count > 1][0])[1]])
+    arm = _arm_index(labels[source], wanted, names["arm"])
+    query, first = number_groups(ids[source])
+    pair, first_pair = number_groups(query * len(wanted) + arm)
+    if len(first_pair) < len(pair):
+        place = int(np.flatnonzero(first_pair[pair] < np.arange(len(pair)))[0])
+        again, once = source[place], source[first_pair[pair[place]]]
         raise OutcomeLogError(
-            f"{int((count > 1).sum())} (query, arm) pairs repeat, the first is ({ids[again]!r}, {labels[again]!r}), again in row {again}"
+            f"{len(pair) - len(first_pair)} (query, arm) pairs repeat, the first is ({in_words(ids[again])}, {in_words(labels[again])}) in rows "
+            f"{once} and {again}"
         )
     fields: dict[str, Any] = {"arms": tuple(wanted)}
     for kind in _PREFIX:
-        if kind == "quality" or names[kind] in table.columns:
-            matrix = np.full((len(unique), len(wanted)), np.nan)
-            matrix[query[kept], arm[kept]] = _number(table, names[kind])[kept]
-            fields[kind] = matrix
-    base = table[first.tolist()]
-    if queries is not None:
-        base = _joined(_frame(queries), names["query_id"], ids[first])
-    fields["X"] = _queries(base, text, features)
-    fields |= _per_query(base, {key: names[key] for key in _PER_QUERY if key in names}, own_ids="query_id" in names)
-    if names.get("propensity") in table.columns:
-        if len(unique) != rows:
+        if kind in values:
+            fields[kind] = np.full((len(first), len(wanted)), np.nan)
+            fields[kind][query, arm] = values[kind][source]
+    if "propensity" in values:
+        if len(first) < len(source):
+            twice = source[np.flatnonzero(first[query] < np.arange(len(source)))[0]]
             raise OutcomeLogError(
-                f"{rows - len(unique)} queries have more than one row, but a log with propensities has one logged arm a query"
+                f"{int((np.bincount(query) > 1).sum())} queries have more than one row, the first is {in_words(ids[twice])} (again in row "
+                f"{twice}), but a log with propensities has one logged arm a query"
             )
-        fields["action"], fields["propensity"] = np.empty(rows, dtype=np.intp), np.empty(rows)
-        fields["action"][query] = np.where(kept, arm, -1)
-        fields["propensity"][query] = _number(table, names["propensity"])
-    return fields
+        unknown = np.isnan(values["propensity"])
+        fail(names["propensity"], unknown, values["propensity"], "missing where an arm was logged")
+        fields["action"], fields["propensity"] = arm, values["propensity"][source]
+    own = [key for key in _PER_QUERY if key != "query_id" or "query_id" in names]
+    if queries is not None:
+        base = _joined(_frame(queries), names.get("query_id"), ids[source[first]])
+        return fields | {"X": read_queries(base, text, features)} | _per_query(base, given, own)
+    base = table[source[first].tolist()]
+    if len(first) < len(source):
+        told = [
+            name for name in (text, *(given.get(key, key) for key in own if key != "query_id")) if name in table.columns
+        ]
+        for name in (*told, *(_names(features, "features") or [])):
+            _same_within(_column(table, name)[source], query, first, name, ids[source], source)
+    return fields | {"X": read_queries(base, text, features)} | _per_query(base, given, own)
 
 
 def as_matrix(
@@ -180,8 +211,9 @@ def as_matrix(
     """(n, m) float table and its column names, from a frame or an array; in the order of `arms` where both are known."""
     frame = nw.from_native(values, eager_only=True, pass_through=True)
     if isinstance(frame, nw.DataFrame):
-        names: tuple[str, ...] | None = tuple(frame.columns)
-        table = np.column_stack([_number(frame, column) for column in frame.columns])
+        frame = _frame(values)
+        names: tuple[str, ...] | None = tuple(str(column) for column in frame.columns)
+        table = np.column_stack([_number(frame, column, name) for column in frame.columns])
     else:
         given = getattr(values, "arms", None)
         names = None if given is None else tuple(str(arm) for arm in given)
@@ -192,22 +224,27 @@ def as_matrix(
         if table.ndim != 2:
             raise OutcomeLogError(f"{name} must have shape (n, m), got {table.shape}")
     if names is not None and arms is not None and names != tuple(arms):
-        if set(names) != set(arms):
-            raise OutcomeLogError(f"{name} names the arms {sorted(names)}, and the log has {sorted(arms)}")
+        extra, lacking = [arm for arm in names if arm not in arms], [arm for arm in arms if arm not in names]
+        if extra or lacking:
+            raise OutcomeLogError(
+                f"{name} and the log must have the same arms: only in {name} {extra}, only in the log {lacking}"
+            )
         table = table[:, [names.index(arm) for arm in arms]]
     return names, table
 
 
 def _frame(frame: Any) -> nw.DataFrame[Any]:
+    columns = [str(name) for name in getattr(frame, "columns", ())]
+    if isinstance(getattr(frame, "column_names", None), list):
+        columns = frame.column_names
+    twice = sorted({name for name in columns if columns.count(name) > 1})
+    if twice:
+        raise OutcomeLogError(f"{len(twice)} columns stand twice, the first is {twice[0]!r}")
     table = nw.from_native(frame, eager_only=True, pass_through=True)
     if not isinstance(table, nw.DataFrame):
         raise OutcomeLogError(
             f"expected a frame that narwhals knows (pandas, polars, pyarrow, …), got {type(frame).__name__}"
         )
-    names = list(table.columns)
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise OutcomeLogError(f"{len(twice)} columns stand twice, the first is {twice[0]!r}")
     return table
 
 
@@ -217,81 +254,110 @@ def _known(names: Mapping[str, Any], allowed: Sequence[str]) -> None:
         raise OutcomeLogError(f"columns= knows no {unknown[0]!r}; allowed are {sorted(set(allowed))}")
 
 
-def _column(table: nw.DataFrame[Any], name: str) -> NDArray[Any]:
+def _names(names: Sequence[str] | None, option: str) -> list[str] | None:
+    if isinstance(names, str):
+        raise OutcomeLogError(f"{option} must be a sequence of names, got the string {names!r}")
+    return None if names is None else [str(name) for name in names]
+
+
+def _there(table: nw.DataFrame[Any]) -> str:
+    names = list(table.columns)
+    return f"the columns are {names}" if len(names) <= 20 else f"the first of {len(names)} columns are {names[:20]}"
+
+
+def _series(table: nw.DataFrame[Any], name: str, what: str = "") -> nw.Series[Any]:
     if name not in table.columns:
-        raise OutcomeLogError(f"column {name!r} is missing; the columns are {list(table.columns)[:20]}")
-    return table[name].to_numpy()
+        raise OutcomeLogError(f"column {name!r} is missing{f' ({what})' if what else ''}; {_there(table)}")
+    return table[name]
 
 
-def _number(table: nw.DataFrame[Any], name: str, what: str = "") -> NDArray[np.float64]:
-    if name not in table.columns:
-        raise OutcomeLogError(
-            f"column {name!r} is missing{f' ({what})' if what else ''}; the columns are {list(table.columns)[:20]}"
-        )
-    dtype = table[name].dtype
-    if not (dtype.is_numeric() or dtype == nw.Boolean or dtype == nw.Unknown or table[name].null_count() == len(table)):
-        first = table[name].drop_nulls().head(1).to_list()
-        raise OutcomeLogError(
-            f"column {name!r} must be numeric, but is of type {dtype}; the first value is {first[0]!r}"
-        )
-    if table[name].null_count() == len(table):
-        return np.full(len(table), np.nan)
-    return np.asarray(table[name].cast(nw.Float64).fill_null(float("nan")).to_numpy(), dtype=np.float64)
+def _column(table: nw.DataFrame[Any], name: str, what: str = "") -> NDArray[Any]:
+    return as_column(_series(table, name, what).to_native())
 
 
-def _queries(table: nw.DataFrame[Any], text: str | None, features: Sequence[str] | None) -> Any:
+def _number(table: nw.DataFrame[Any], name: str, kind: str) -> NDArray[np.float64]:
+    """Column of numbers, NaN where it is null, that can be of this kind."""
+    column = _column(table, name, kind)
+    if column.dtype.kind not in "biuf":
+        gaps = is_missing(column)
+        wrong = [row for row in np.flatnonzero(~gaps) if not isinstance(column[row], (Real, Decimal))]
+        if wrong:
+            raise OutcomeLogError(
+                f"column {name!r} must be numeric, but {len(wrong)} of {len(column)} values are not, the first in row {wrong[0]} "
+                f"({in_words(column[wrong[0]])})"
+            )
+        column = np.where(gaps, np.nan, column)
+    values = column.astype(np.float64)
+    check_numbers(values, name, kind)
+    return values
+
+
+def read_queries(frame: Any, text: str | None, features: Sequence[str] | None) -> Any:
+    """Queries of a table: the texts of a column, or the columns that describe them; None where neither is named."""
+    table = nw.from_native(frame, eager_only=True)
     if text is not None and features is not None:
         raise OutcomeLogError("give either text= or features=, not both")
     if text is not None:
-        if text not in table.columns:
-            raise OutcomeLogError(f"column {text!r} is missing (text=); the columns are {list(table.columns)[:20]}")
-        texts = table[text].to_list()
+        texts = _column(table, text, "text=").tolist()
         wrong = [row for row, value in enumerate(texts) if not isinstance(value, str)]
         if wrong:
             raise OutcomeLogError(
                 f"column {text!r} has {len(wrong)} of {len(texts)} values that are no text, the first in row {wrong[0]} ({texts[wrong[0]]!r})"
             )
         return texts
-    if features is not None:
-        for name in features:
-            if name not in table.columns:
-                raise OutcomeLogError(
-                    f"column {name!r} is missing (features=); the columns are {list(table.columns)[:20]}"
-                )
-        return table.select(list(features)).to_native()
-    return None
+    wanted = _names(features, "features")
+    if wanted is None:
+        return None
+    for name in wanted:
+        _series(table, name, "features=")
+    return table.select(wanted).to_native()
 
 
-def _per_query(table: nw.DataFrame[Any], names: Mapping[str, str], *, own_ids: bool = True) -> dict[str, Any]:
-    fields = {}
-    for field in _PER_QUERY:
-        asked = field in names
+def _per_query(table: nw.DataFrame[Any], names: Mapping[str, str | None], wanted: Sequence[str]) -> dict[str, Any]:
+    """The wanted columns that are there; one that was asked for by name must be."""
+    fields: dict[str, Any] = {}
+    for field in wanted:
         name = names.get(field, field)
-        if (asked or name in table.columns) and (field != "query_id" or own_ids):
-            fields[field] = _column(table, name)
+        if name is None or (name not in table.columns and (field not in names or name == field)):
+            continue
+        fields[field] = _number(table, name, field) if field == "propensity" else _column(table, name, field)
     return fields
 
 
-def _action_index(labels: NDArray[Any], arms: Sequence[str], column: str) -> NDArray[np.intp]:
-    names = np.asarray(arms, dtype=str)
-    order = np.argsort(names)
-    texts = labels.astype(str)
-    index = order[np.clip(np.searchsorted(names, texts, sorter=order), 0, len(names) - 1)]
-    wrong = np.flatnonzero(names[index] != texts)
-    if len(wrong):
+def _arm_index(labels: NDArray[Any], arms: Sequence[str], column: str) -> NDArray[np.intp]:
+    """Index of the arm of every label, -1 where it is None."""
+    place: dict[Any, int] = {arm: index for index, arm in enumerate(arms)} | {None: -1}
+    texts = [None if label is None else str(label) for label in labels.tolist()]
+    wrong = np.array([text not in place for text in texts])
+    fail(column, wrong, labels, f"that are no arm of {list(arms)[:20]}")
+    return np.array([place[text] for text in texts], dtype=np.intp)
+
+
+def _same_within(
+    column: NDArray[Any],
+    query: NDArray[np.intp],
+    first: NDArray[np.intp],
+    name: str,
+    ids: NDArray[Any],
+    rows: NDArray[np.intp],
+) -> None:
+    """Raise if a column that tells something of the query differs between its rows."""
+    reference = column[first][query]
+    apart = np.flatnonzero((column != reference) & ~(is_missing(column) & is_missing(reference)))
+    if len(apart):
         raise OutcomeLogError(
-            f"column {column!r} has {len(wrong)} of {len(labels)} values that are no arm, the first in row {wrong[0]} ({labels[wrong[0]]!r})"
+            f"column {name!r} differs within {len(np.unique(query[apart]))} queries, the first is {in_words(ids[apart[0]])} (row "
+            f"{rows[apart[0]]}): {in_words(column[apart[0]])} and {in_words(reference[apart[0]])}; leave it out by mapping it to None"
         )
-    return index.astype(np.intp)
 
 
-def _joined(queries: nw.DataFrame[Any], id_column: str, ids: NDArray[Any]) -> nw.DataFrame[Any]:
-    known = _column(queries, id_column)
-    order = np.argsort(known)
-    if len(np.unique(known)) < len(known):
-        raise OutcomeLogError(f"queries=: column {id_column!r} has ids that repeat")
-    index = order[np.clip(np.searchsorted(known, ids, sorter=order), 0, len(known) - 1)]
-    wrong = np.flatnonzero(known[index] != ids)
-    if len(wrong):
-        raise OutcomeLogError(f"queries= lacks {len(wrong)} of {len(ids)} ids, the first is {ids[wrong[0]]!r}")
-    return queries[index.tolist()]
+def _joined(queries: nw.DataFrame[Any], id_column: str | None, ids: NDArray[Any]) -> nw.DataFrame[Any]:
+    if id_column is None:
+        raise OutcomeLogError("queries= needs query ids, and columns= maps 'query_id' to None")
+    known = _column(queries, id_column, "of queries=")
+    check_unique(known, id_column)
+    place = {value: row for row, value in enumerate(known.tolist())}
+    lost = [value for value in ids.tolist() if value not in place]
+    if lost:
+        raise OutcomeLogError(f"queries= lacks {len(lost)} of {len(ids)} ids, the first is {lost[0]!r}")
+    return queries[[place[value] for value in ids.tolist()]]

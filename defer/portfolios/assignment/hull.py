@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 __all__ = ["Increments", "hull_increments"]
 
+# Relative difference up to which neighbouring slopes count as equal: a few roundings of utility and cost.
+_SAME_SLOPE = 1e-12
+
 
 @dataclass(frozen=True, slots=True)
 class Increments:
@@ -29,7 +32,7 @@ class Increments:
     utility, cost : arrays of shape (k,)
         What the step adds; both are > 0.
     slope : array of shape (k,)
-        Utility per unit of cost.
+        Utility per unit of cost; never rises along the steps of one query.
     group : int array of shape (k,)
         Number of the group of equal slopes to which the step belongs, from 0.
     """
@@ -70,25 +73,29 @@ def hull_increments(utility: NDArray[np.float64], cost: NDArray[np.float64]) -> 
     found: list[tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]] = []
     slopes: list[NDArray[np.float64]] = []
     row_utility, row_cost = utility, cost
+    ceiling = np.full(n, np.finfo(np.float64).max / 4)
     while len(rows):
         local = np.arange(len(rows))
         gain = row_utility - row_utility[local, at][:, None]
         price = row_cost - row_cost[local, at][:, None]
         worthwhile = (gain > 0) & (price > 0)
         slope = np.full(gain.shape, -np.inf)
-        np.divide(gain, price, out=slope, where=worthwhile)
+        with np.errstate(over="ignore"):
+            np.divide(gain, price, out=slope, where=worthwhile)
         steepest = slope.max(axis=1)
-        onward = np.isfinite(steepest)
+        onward = steepest > -np.inf
         if not onward.all():
             rows, at, local = rows[onward], at[onward], np.arange(int(onward.sum()))
             slope, steepest, price = slope[onward], steepest[onward], price[onward]
-            row_utility, row_cost = row_utility[onward], row_cost[onward]
+            row_utility, row_cost, ceiling = row_utility[onward], row_cost[onward], ceiling[onward]
         if not len(rows):
             break
         # Of points on one line the farthest is the next vertex: what lies between is never needed.
         target = np.where(slope == steepest[:, None], price, -np.inf).argmax(axis=1)
         found.append((rows, at, target))
-        slopes.append(steepest)
+        # On a hull slopes fall; rounding must not let a later step overtake the one that it builds on.
+        ceiling = np.minimum(steepest, ceiling)
+        slopes.append(ceiling)
         at = target
     if not found:
         none, nothing = np.zeros(0, dtype=np.intp), np.zeros(0)
@@ -100,7 +107,7 @@ def hull_increments(utility: NDArray[np.float64], cost: NDArray[np.float64]) -> 
     order = np.argsort(-slope, kind="stable")
     query, source, target, slope = query[order], source[order], target[order], slope[order]
     drop = -np.diff(slope)
-    group = np.concatenate(([0], np.cumsum(drop > 1e-12 * np.abs(slope[:-1]))))
+    group = np.concatenate(([0], np.cumsum(drop > _SAME_SLOPE * slope[:-1])))
     return Increments(
         start,
         query,

@@ -22,7 +22,7 @@ from torch.nn.functional import cross_entropy
 from defer.portfolios.tiny.model import CharModel, answer, encode, encode_batch
 from defer.portfolios.tiny.tasks import TASKS, draw, is_correct
 
-__all__ = ["ARMS", "ArmPlan", "build"]
+__all__ = ["ARMS", "USD_PER_TOKEN_PARAMETER", "ArmPlan", "build", "evaluation_queries", "main", "run", "train"]
 
 NUMBERS = ("addition", "subtraction", "comparison", "sorting", "units", "dates")
 STRINGS = ("reversal", "counting", "spelling", "brackets", "sorting")
@@ -95,7 +95,7 @@ def evaluation_queries(per_task: int, seed: int) -> list[tuple[str, str, str]]:
 
 def run(model: CharModel, queries: Sequence[tuple[str, str, str]]) -> tuple[list[str], list[float]]:
     """Answers and seconds, one query at a time."""
-    for _ in range(20):
+    for _ in range(min(20, len(queries) // 4)):  # the first answers of a model are slow
         answer(model, queries[0][1])
     answers, seconds = [], []
     for _, prompt, _ in queries:
@@ -119,8 +119,8 @@ def build(out: Path, *, quick: bool = False, seed: int = 0) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    started = time.perf_counter()
-    queries = evaluation_queries(5 if quick else 500, seed=seed + 100)
+    started, threads = time.perf_counter(), torch.get_num_threads()
+    queries = evaluation_queries(2 if quick else 500, seed=seed + 100)
     held_out = {prompt for _, prompt, _ in queries}
     columns: dict[str, Any] = {
         "query_id": np.arange(len(queries)),
@@ -130,8 +130,9 @@ def build(out: Path, *, quick: bool = False, seed: int = 0) -> None:
     }
     tokens_in = np.array([len(encode(prompt)) for _, prompt, _ in queries])
     for number, plan in enumerate(ARMS):
-        torch.set_num_threads(2)
-        model = train(plan, 3 if quick else plan.steps, held_out, seed=seed + number)
+        torch.set_num_threads(1 if quick else 2)
+        steps, batch = (3, 16) if quick else (plan.steps, 96)
+        model = train(plan, steps, held_out, batch=batch, seed=seed + number)
         torch.set_num_threads(1)
         answers, seconds = run(model, queries)
         right = [is_correct(given, target) for given, (_, _, target) in zip(answers, queries, strict=True)]
@@ -148,6 +149,7 @@ def build(out: Path, *, quick: bool = False, seed: int = 0) -> None:
             f"{plan.name}: {model.n_parameters} parameters, {np.mean(right):.3f} right, {time.perf_counter() - started:.0f} s",
             flush=True,
         )
+    torch.set_num_threads(threads)
     out.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table(columns), out, compression="zstd", compression_level=19)
     print(f"{len(queries)} queries, {len(ARMS)} arms -> {out} ({out.stat().st_size} bytes)")

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ALPHABET", "CharModel", "answer", "encode_batch"]
+__all__ = ["ALPHABET", "CONTEXT", "CharModel", "answer", "encode", "encode_batch"]
 
 # Index 0 pads and ends; "=" closes the prompt.
 ALPHABET = "\0abcdefghijklmnopqrstuvwxyz0123456789 +-()=>?"

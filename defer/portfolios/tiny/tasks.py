@@ -129,7 +129,7 @@ def draw(task: str, n: int, rng: Rng) -> list[tuple[str, str]]:
     Examples
     --------
     >>> draw("units", 1, np.random.default_rng(3))
-    [('38 m in cm', '3800')]
+    [('1 days in hours', '24')]
     """
     make = TASKS[task]
     return [make(rng) for _ in range(n)]
