@@ -53,7 +53,7 @@ class Audit:
             },
             "best_arm": summary.best_arm,
             "best_quality": summary.best_quality,
-            "oracle_quality": summary.oracle_quality,
+            "oracle_quality": None if np.isfinite(summary.taken).any() else summary.oracle_quality,
         }
 
     def __str__(self) -> str:

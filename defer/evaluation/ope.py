@@ -254,7 +254,7 @@ def _lacks_support(policy: Floats, chosen: Floats, log: OutcomeLog) -> str:
 def tune_parameter(kind: ValueEstimator, rounds: Rounds) -> ValueEstimator:
     """Threshold of SWITCH or shrinkage of DRos with the least estimated mean squared error.
 
-    Variance / n + bias^2, the bias bounded by |mean((w - v(w)) (r - q))|, over a grid of multiples of the median weight.
+    Variance / n + bias^2, the bias bounded by ``|mean((w - v(w)) (r - q))|``, over a grid of multiples of the median weight.
 
     Examples
     --------

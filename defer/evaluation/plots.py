@@ -42,9 +42,10 @@ def plot_frontier(evaluation: Evaluation, ax: Axes | None = None) -> Axes:
     ax.errorbar(
         routing["cost"], routing["quality"], yerr=reach, fmt="D", color=_ROUTER, ms=7, capsize=3, label="routing evaluated"
     )  # fmt: skip
-    ax.set_xlabel("mean cost per query (US dollars)")
+    # Costs of one query are too small to read.
+    ax.set_xlabel("mean cost (US dollars per 1,000 queries)")
+    ax.xaxis.set_major_formatter(lambda dollars, _: f"{1000 * dollars:.6g}")
     ax.set_ylabel("mean quality")
-    ax.ticklabel_format(axis="x", style="sci", scilimits=(-2, 3))
     ax.legend(fontsize=8, loc="lower right")
     return ax
 

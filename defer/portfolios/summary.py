@@ -75,9 +75,10 @@ class LogSummary:
             f"  {arm:<28} observed {seen:6.1%}  quality {quality:.4f}  cost {cost:.3g}"
             for arm, seen, quality, cost in zip(self.arms, self.observed, self.quality, self.cost, strict=True)
         ]
-        lines.append(
-            f"best single arm {self.best_arm}: {self.best_quality:.4f}; best arm of every query: {self.oracle_quality:.4f}"
-        )
+        best = f"best single arm {self.best_arm}: {self.best_quality:.4f}"
+        # Where one arm was drawn, the best observed arm of a query is that arm.
+        drawn = np.isfinite(self.taken).any()
+        lines.append(best if drawn else f"{best}; best arm of every query: {self.oracle_quality:.4f}")
         return "\n".join(lines)
 
 
