@@ -48,7 +48,7 @@ __all__ = [
     "tracking",
 ]
 
-__getattr__, __dir__, _ = _lazy.attach(
+__getattr__, _, _ = _lazy.attach(
     __name__,
     submodules=[
         "datasets",
@@ -72,3 +72,7 @@ __getattr__, __dir__, _ = _lazy.attach(
         "portfolios.outcomes": ["OutcomeLog"],
     },
 )
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

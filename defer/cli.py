@@ -1,41 +1,51 @@
 """The command line: demo, audit, fit, route, evaluate, report.
 
-Errors are one clear line and exit code 1 (2 for wrong usage); ``--debug`` shows where they came from.
+Results go to standard output, progress and warnings to standard error.  An error is one clear line and exit code 1;
+``--debug``, anywhere on the line, shows where it came from.
 """
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
+from dataclasses import replace
 from enum import StrEnum
+from itertools import chain, islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from defer._version import __version__
 from defer.exceptions import DeferError
+from defer.terminal import LineCommand, LineGroup, print_json, say, show_evaluation, steps
 
-__all__ = ["app", "main"]
+if TYPE_CHECKING:
+    from defer.evaluation.result import Evaluation
+    from defer.portfolios.limits import Budget
+    from defer.portfolios.outcomes import OutcomeLog
 
-app = typer.Typer(
-    name="defer", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
-    help="Fit a router on logged outcomes of your models, and know what it is worth before it ships.",
-)  # fmt: skip
+__all__ = ["RouterName", "app", "main"]
+
 _out, _err = Console(highlight=False), Console(stderr=True, highlight=False)
 
-Text = Annotated[str, typer.Option("--text", help="Column with the text of the query.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
-Log = Annotated[
-    Path, typer.Argument(help="Outcome log: a Parquet file, wide (score:ARM, cost_usd:ARM, latency_s:ARM) or long.")
-]
-BudgetOption = Annotated[float | None, typer.Option("--budget", help="Mean cost per query in US dollars.")]
-MapOption = Annotated[list[str] | None, typer.Option("--column", help="Other column names, as field=name; repeat it.")]
+# Queries that are routed at a time where no budget ties the whole batch together.
+_CHUNK = 2048
+
+_DEFAULT = {"text": "prompt"}
+
+
+app = typer.Typer(
+    name="defer",
+    cls=LineGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Fit a router on logged outcomes of your models, and know what it is worth before it ships.",
+    epilog="Exit codes: 0 fine, 1 error, 2 wrong usage, 3 a log that is not sound (audit).",
+)
 
 
 class RouterName(StrEnum):
@@ -47,270 +57,346 @@ class RouterName(StrEnum):
     mixture = "mixture"
 
 
-@app.callback()
-def _options(
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
-) -> None:
-    if version:
-        _out.print(__version__)
+LogFile = Annotated[
+    Path,
+    typer.Argument(
+        metavar="LOG", help="Outcome log, a Parquet file: wide (score:ARM, cost_usd:ARM, latency_s:ARM) or long."
+    ),
+]
+Policy = Annotated[Path, typer.Argument(metavar="POLICY", help="Folder of a saved policy.")]
+TextColumnName = Annotated[
+    str | None,
+    typer.Option(
+        "--text", metavar="COLUMN", help="Column with the text of the query.  Default: the policy's, or 'prompt'."
+    ),
+]
+Features = Annotated[
+    list[str] | None,
+    typer.Option("--feature", metavar="COLUMN", help="Numeric column, in place of a text; repeat it."),
+]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option("--column", metavar="FIELD=NAME", help="Another name for a column, such as quality=acc:; repeat it."),
+]
+MeanCost = Annotated[
+    float | None, typer.Option("--budget", metavar="USD", min=0.0, help="Mean cost per query, in US dollars.")
+]
+Trust = Annotated[
+    list[str] | None,
+    typer.Option("--trust", metavar="TYPE", help="Full name of a foreign type that the policy may hold; repeat it."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
         raise typer.Exit
 
 
-@app.command()
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(cls=LineCommand)
 def demo(
-    out: Annotated[Path, typer.Option("--out", help="Folder for the report and the policy.")] = Path("defer-demo"),
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="For the report and the policy.")] = Path(
+        "defer-demo"
+    ),
     as_json: Json = False,
 ) -> None:
     """Run the main job on the embedded log: audit, fit, frontier, report."""
     from defer.datasets import load_tiny
+    from defer.estimators import TunedRouter
     from defer.estimators.text import router
-    from defer.estimators.tuning import TunedRouter
+    from defer.evaluation.audit import audit
     from defer.evaluation.evaluation import evaluate
     from defer.persistence import save
     from defer.portfolios.limits import Budget
 
     out.mkdir(parents=True, exist_ok=True)
-    with _steps(quiet=as_json) as step:
-        step("read the embedded log")
-        train, test = load_tiny().split(test_size=0.3, seed=0)
+    with steps() as step:
+        step("read and audit the embedded log")
+        log = load_tiny()
+        sound = audit(log).is_sound
+        train, test = log.split(test_size=0.3, seed=0)
         summary = train.summary()
         budget = Budget(mean_cost=float(summary.cost[summary.arms.index(summary.best_arm)]) / 2)
         step("fit the router and tune it to half the cost of the best single arm")
         tuned = TunedRouter(router(embeddings=False), limit=budget).fit(train.X, train.quality, cost=train.cost)
         step("evaluate on held-out queries")
-        evaluation = evaluate(tuned, test)
+        evaluation = evaluate(tuned, test, train=train)
         step("write policy and report")
-        save(tuned, out / "policy", log=train, overwrite=True)
+        save(tuned, out / "policy", log=train, queries=_DEFAULT, overwrite=True)
         evaluation.to_html(out / "report.html")
-    _show(evaluation, as_json, report=out / "report.html")
+    if not as_json:
+        typer.echo(f"embedded log: {len(log):,} queries, {len(log.arms)} arms, {'sound' if sound else 'not sound'}")
+    show_evaluation(evaluation, as_json, report=out / "report.html", policy=out / "policy")
 
 
-@app.command()
-def audit(log: Log, text: Text = "prompt", column: MapOption = None, as_json: Json = False) -> None:
-    """Can this log answer the question?  Support, effective sample size, repeated texts, gaps."""
+@app.command(cls=LineCommand)
+def audit(
+    log: LogFile, text: TextColumnName = None, feature: Features = None, column: Columns = None, as_json: Json = False
+) -> None:
+    """Can this log answer the question?  Support, effective sample size, repeated texts, gaps.
+
+    Leaves with exit code 3 if the log is not sound.
+    """
     from defer.evaluation.audit import audit as run_audit
 
-    result = run_audit(_read(log, text, column))
+    result = run_audit(_read(log, _query_columns(text, feature), column))
     if as_json:
-        _print_json(result.as_dict())
+        print_json(result.as_dict())
     else:
-        _out.print(str(result))
+        typer.echo(str(result))
     if not result.is_sound:
         raise typer.Exit(3)
 
 
-@app.command()
+@app.command(cls=LineCommand)
 def fit(
-    log: Log,
-    out: Annotated[Path, typer.Option("--out", help="Folder for the fitted policy.")],
-    kind: Annotated[RouterName, typer.Option("--router", help="Which router.")] = RouterName.quality,
-    budget: BudgetOption = None,
-    text: Text = "prompt",
-    column: MapOption = None,
+    log: LogFile,
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="For the fitted policy.")],
+    kind: Annotated[
+        RouterName,
+        typer.Option(
+            "--router",
+            help="quality: predict every arm's quality and cost; knn: by the most similar logged queries; "
+            "single: the best single arm; mixture: the best random mixture of arms.",
+        ),
+    ] = RouterName.quality,
+    budget: MeanCost = None,
+    text: TextColumnName = None,
+    feature: Features = None,
+    column: Columns = None,
+    embeddings: Annotated[
+        bool, typer.Option(help="Sentence embeddings beside n-grams (quality, text), where a model is installed.")
+    ] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a policy that is there.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Fit a router on a log; with --budget its operating point is tuned by cross-validation."""
-    from defer.estimators import KNNRouter, RandomMixture, SingleArm, TunedRouter, make_pipeline
-    from defer.estimators.text import router as text_router
+    """Fit a router on a log and save it; with --budget its operating point is tuned by cross-validation."""
+    from defer.estimators import TunedRouter
     from defer.persistence import manifest, save
-    from defer.portfolios.limits import Budget
+    from defer.portfolios.splitting import query_groups
 
-    with _steps(quiet=as_json) as step:
+    if (out / "manifest.json").exists() and not overwrite:
+        raise DeferError(f"{str(out)!r} holds a policy already: give --overwrite to replace it")
+    queries = _query_columns(text, feature)
+    with steps() as step:
         step("read the log")
-        data = _read(log, text, column)
+        data = _read(log, queries, column, needs_queries=True)
+        if not queries and isinstance(data.X, list):
+            queries = dict(_DEFAULT)
         step("fit")
-        features = text_router(embeddings=False)[:-1]
-        routers: dict[RouterName, Any] = {
-            RouterName.quality: lambda: text_router(),
-            RouterName.knn: lambda: make_pipeline(*[part for _, part in features.steps], KNNRouter()),
-            RouterName.single: SingleArm,
-            RouterName.mixture: RandomMixture,
-        }
-        model = routers[kind]()
+        model = _router(kind, data.X, embeddings)
+        options: dict[str, Any] = {} if data.propensity is None else {"propensity": data.propensity}
         if budget is not None:
-            model = TunedRouter(model, limit=Budget(mean_cost=budget))
-        options = {} if data.propensity is None else {"propensity": data.propensity}
+            model = TunedRouter(model, limit=_budget(budget))
+            options["groups"] = query_groups(data)
         model.fit(data.X, data.quality, cost=data.cost, **options)
         step("save")
-        save(model, out, log=data, overwrite=overwrite)
+        save(model, out, log=data, queries=queries or None, overwrite=overwrite)
     document = manifest(out)
     if as_json:
-        _print_json({"policy": str(out), **document})
+        print_json({"policy": str(out), **document})
     else:
-        _out.print(f"{document['router']} on {len(data)} queries and {len(data.arms)} arms -> {out}")
+        typer.echo(f"{document['router']} on {len(data):,} queries and {len(data.arms)} arms -> {out}")
 
 
-@app.command()
+@app.command(cls=LineCommand)
 def route(
-    policy: Annotated[Path, typer.Argument(help="Folder of a saved policy.")],
-    queries: Annotated[Path, typer.Argument(help="JSON lines with a text each, or - for standard input.")],
-    budget: BudgetOption = None,
-    text: Text = "prompt",
-    seed: Annotated[int, typer.Option("--seed", help="Draws the randomised group.")] = 0,
+    policy: Policy,
+    queries: Annotated[
+        Path, typer.Argument(metavar="QUERIES", help="JSON lines, an object each; - is standard input.")
+    ],
+    budget: MeanCost = None,
+    text: TextColumnName = None,
+    feature: Features = None,
+    trust: Trust = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Draws the randomised group, if there is one.")] = 0,
 ) -> None:
-    """Route queries; prints a JSON line for each, with arm, propensity and predictions."""
-    from defer.persistence import load
-    from defer.portfolios.limits import Budget
+    """Route queries: every line comes back with arm, propensity, predicted quality and cost, and fallbacks.
 
-    rows = _read_lines(queries, text)
-    routing = load(policy).route(
-        [row[text] for row in rows], limit=None if budget is None else Budget(mean_cost=budget), random_state=seed
-    )
-    arms = [arm.item() for arm in routing.arms]
-    for index, row in enumerate(rows):
-        answer = {
-            "arm": arms[routing.arm[index]],
-            "propensity": float(routing.propensity[index]),
-            "quality": float(routing.quality[index]),
-            "cost_usd": float(routing.cost[index]),
-            "fallbacks": [arms[other] for other in routing.fallbacks[index]],
-        }
-        sys.stdout.write(json.dumps({**row, **answer}) + "\n")
+    Lines are answered as they are read.  With --budget the whole input is read first, because the budget holds for all
+    of it together.
+    """
+    import numpy as np
+
+    from defer.persistence import load, manifest
+    from defer.query_lines import answer_lines, queries_of, read_lines
+
+    saved = manifest(policy)["queries"]
+    if saved is None and text is None and not feature:
+        raise DeferError(
+            "the policy does not say what its queries are called: give --text, or --feature for each number"
+        )
+    columns = _query_columns(text, feature, saved)
+    rows = read_lines(queries, columns)
+    first = next(rows, None)
+    if first is None:
+        raise DeferError(f"{'standard input' if str(queries) == '-' else queries} holds no query")
+    rows = chain([first], rows)
+    router, limit, random_state = load(policy, trusted=trust or ()), _budget(budget), np.random.RandomState(seed)
+    done = 0
+    with steps(quiet=sys.stdout.isatty()) as step:
+        while chunk := list(rows if limit is not None else islice(rows, _CHUNK)):
+            routing = router.route(queries_of(chunk, columns), limit=limit, random_state=random_state)
+            sys.stdout.write("".join(answer_lines(chunk, routing)))
+            sys.stdout.flush()
+            done += len(chunk)
+            step(f"routed {done:,} queries")
 
 
-@app.command()
+@app.command(cls=LineCommand)
 def evaluate(
-    policy: Annotated[Path, typer.Argument(help="Folder of a saved policy.")],
-    log: Log,
-    html: Annotated[Path | None, typer.Option("--html", help="Write the report here.")] = None,
-    budget: BudgetOption = None,
-    text: Text = "prompt",
-    column: MapOption = None,
+    policy: Policy,
+    log: LogFile,
+    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write the report here.")] = None,
+    budget: MeanCost = None,
+    text: TextColumnName = None,
+    feature: Features = None,
+    trust: Trust = None,
+    column: Columns = None,
     as_json: Json = False,
 ) -> None:
     """Evaluate a saved policy on a held-out log."""
-    from defer.evaluation.evaluation import evaluate as run_evaluation
-    from defer.persistence import load
-    from defer.portfolios.limits import Budget
-
-    with _steps(quiet=as_json) as step:
-        step("read the log")
-        data = _read(log, text, column)
-        step("route and evaluate")
-        evaluation = run_evaluation(load(policy), data, limit=None if budget is None else Budget(mean_cost=budget))
-        if html is not None:
-            step("write the report")
-            evaluation.to_html(html)
-    _show(evaluation, as_json, report=html)
+    evaluation = _evaluate(policy, log, html, budget, (text, feature), column, trust)
+    show_evaluation(evaluation, as_json, report=html)
 
 
-@app.command()
+@app.command(cls=LineCommand)
 def report(
-    policy: Annotated[Path, typer.Argument(help="Folder of a saved policy.")],
-    log: Log,
-    out: Annotated[Path, typer.Option("--out", help="HTML file to write.")] = Path("report.html"),
-    budget: BudgetOption = None,
-    text: Text = "prompt",
-    column: MapOption = None,
+    policy: Policy,
+    log: LogFile,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="HTML file to write.")] = Path("report.html"),
+    budget: MeanCost = None,
+    text: TextColumnName = None,
+    feature: Features = None,
+    trust: Trust = None,
+    column: Columns = None,
+    as_json: Json = False,
 ) -> None:
-    """Write the report of a saved policy on a log, and nothing else."""
-    from defer.evaluation.evaluation import evaluate as run_evaluation
-    from defer.persistence import load
-    from defer.portfolios.limits import Budget
-
-    limit = None if budget is None else Budget(mean_cost=budget)
-    run_evaluation(load(policy), _read(log, text, column), limit=limit).to_html(out)
-    _out.print(str(out))
+    """Write the report of a saved policy on a held-out log, and print its path."""
+    _evaluate(policy, log, out, budget, (text, feature), column, trust)
+    if as_json:
+        print_json({"report": str(out)})
+    else:
+        typer.echo(str(out))
 
 
 def main() -> None:
-    """Entry point of the console script."""
-    debug = "--debug" in sys.argv
-    arguments = ["--debug"] * debug + [argument for argument in sys.argv[1:] if argument != "--debug"]
-    try:
-        app(arguments)
-    except (DeferError, OSError) as error:
-        if debug:
-            raise
-        _err.print(f"[bold red]error[/]: {_plain(error)}", soft_wrap=True)
-        sys.exit(1)
+    """Entry point of the console script and of ``python -m defer``."""
+    app(prog_name="defer")
 
 
-def _plain(error: Exception) -> str:
-    from rich.markup import escape
+def _budget(mean_cost: float | None) -> Budget | None:
+    from defer.portfolios.limits import Budget
 
-    return escape(" ".join(str(error).split()))
-
-
-@contextmanager
-def _steps(*, quiet: bool) -> Iterator[Any]:
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=_err, transient=True, disable=quiet) as progress:
-        task = progress.add_task("start", total=None)
-        yield lambda name: progress.update(task, description=name)
+    return None if mean_cost is None else Budget(mean_cost=mean_cost)
 
 
-def _read(path: Path, text: str, column: list[str] | None) -> Any:
+def _query_columns(
+    text: str | None, feature: list[str] | None, saved: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Where a table keeps its queries: what was asked for, else what the policy was fitted on."""
+    if text is not None and feature:
+        raise typer.BadParameter("give either --text or --feature, not both")
+    if feature:
+        return {"features": list(feature)}
+    if text is not None:
+        return {"text": text}
+    return dict(saved or {})
+
+
+def _read(
+    path: Path, queries: Mapping[str, Any], column: list[str] | None, *, needs_queries: bool = False
+) -> OutcomeLog:
+    import pyarrow.parquet as pq
+
     from defer.portfolios.outcomes import OutcomeLog
+    from defer.query_lines import plain_queries
 
     wrong = [item for item in column or [] if "=" not in item]
     if wrong:
-        raise typer.BadParameter(f"--column takes field=name, got {wrong[0]!r}")
+        raise typer.BadParameter(f"--column takes FIELD=NAME, got {wrong[0]!r}")
+    if not path.is_file():
+        raise DeferError(f"{path}: there is no such file")
     mapping = dict(item.split("=", 1) for item in column or [])
-    return OutcomeLog.read_parquet(path, text=text, columns=mapping or None)
-
-
-def _read_lines(path: Path, text: str) -> list[dict[str, Any]]:
-    source = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
-    rows = []
-    for number, line in enumerate(source.splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DeferError(f"{path}: line {number} is no JSON ({error})") from None
-        if not isinstance(row, dict) or not isinstance(row.get(text), str):
-            raise DeferError(f"{path}: line {number} has no text under {text!r}")
-        rows.append(row)
-    if not rows:
-        raise DeferError(f"{path} holds no query")
-    return rows
-
-
-def _show(evaluation: Any, as_json: bool, *, report: Path | None) -> None:
-    from defer.report.verdict import verdict
-
-    rows = list(evaluation.frame.iter_rows(named=True))
-    if as_json:
-        gap = evaluation.difference
-        _print_json(
-            {
-                "policies": rows,
-                "difference": {"value": gap.value, "low": gap.low, "high": gap.high, "baseline": evaluation.baseline},
-                "verdict": verdict(evaluation),
-                "load": evaluation.load,
-                "warnings": list(evaluation.estimate.warnings),
-                "report": None if report is None else str(report),
-            }
+    try:
+        names = pq.read_schema(path).names
+    except (OSError, ValueError) as error:
+        raise DeferError(f"{path} cannot be read as Parquet: {error}") from None
+    if not queries and _DEFAULT["text"] in names:
+        queries = _DEFAULT
+    try:
+        log = OutcomeLog.read_parquet(path, columns=mapping or None, **queries)
+    except DeferError as error:
+        message = str(error)
+        for argument, option in (("text=", "--text"), ("features=", "--feature"), ("columns=", "--column")):
+            message = message.replace(argument, option)
+        raise DeferError(f"{path}: {message}") from error
+    if log.X is None and needs_queries:
+        raise DeferError(
+            f"{path} has no column {_DEFAULT['text']!r}: name the queries with --text or --feature; the columns are {names[:20]}"
         )
-        return
-    table = Table(box=None, pad_edge=False)
-    for name in ("policy", "quality", "interval", "cost ($)"):
-        table.add_column(name, justify="left" if name == "policy" else "right")
-    for row in rows:
-        cost = row.get("cost")
-        table.add_row(
-            row["policy"],
-            f"{row['quality']:.4f}",
-            f"{row['quality_low']:.4f} … {row['quality_high']:.4f}",
-            "" if cost is None else f"{cost:.3g}",
-        )
-    _out.print(table)
-    for sentence in verdict(evaluation):
-        _out.print(sentence, soft_wrap=True)
-    if report is not None:
-        _out.print(f"report: {report}", soft_wrap=True)
+    return replace(log, X=plain_queries(log.X, str(path)))
 
 
-def _print_json(document: dict[str, Any]) -> None:
-    def finite(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: finite(item) for key, item in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [finite(item) for item in value]
-        return None if isinstance(value, float) and value != value else value
+def _router(kind: RouterName, X: Any, embeddings: bool) -> Any:
+    from sklearn.linear_model import Ridge
+    from sklearn.preprocessing import StandardScaler
 
-    sys.stdout.write(json.dumps(finite(document), default=float) + "\n")
+    from defer.estimators import KNNRouter, QualityRouter, RandomMixture, SingleArm, make_pipeline
+    from defer.estimators.text import router as text_router
+
+    is_text = isinstance(X, list)
+    match kind:
+        case RouterName.single:
+            return SingleArm()
+        case RouterName.mixture:
+            return RandomMixture()
+        case RouterName.quality if is_text:
+            return text_router(embeddings="auto" if embeddings else False)
+        case RouterName.quality:
+            return make_pipeline(StandardScaler(), QualityRouter(Ridge(), Ridge()))
+        case RouterName.knn if is_text:
+            features = text_router(embeddings=False)[:-1]
+            return make_pipeline(*[part for _, part in features.steps], KNNRouter())
+        case _:
+            return make_pipeline(StandardScaler(), KNNRouter(metric="euclidean"))
+
+
+def _evaluate(
+    policy: Path,
+    log: Path,
+    html: Path | None,
+    budget: float | None,
+    queries: tuple[str | None, list[str] | None],
+    column: list[str] | None,
+    trust: list[str] | None,
+) -> Evaluation:
+    from defer.evaluation.evaluation import evaluate
+    from defer.persistence import load, log_hash, manifest
+
+    if html is not None and not html.parent.is_dir():
+        raise DeferError(f"{html}: there is no folder {html.parent}")
+    document = manifest(policy)
+    columns = _query_columns(*queries, document["queries"])
+    with steps() as step:
+        step("read the log")
+        data = _read(log, columns, column, needs_queries=True)
+        step("route and evaluate")
+        evaluation = evaluate(load(policy, trusted=trust or ()), data, limit=_budget(budget))
+        if html is not None:
+            step("write the report")
+            evaluation.to_html(html)
+    if document["training_log"] == log_hash(data):
+        say("warning", "this is the log that the policy was trained on: the evaluation flatters it")
+    return evaluation

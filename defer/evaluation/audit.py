@@ -15,9 +15,16 @@ __all__ = ["Audit", "Finding", "audit"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing found: how grave it is, and what it means."""
+    """One thing found: how grave it is, and what it means.
 
-    level: str  # "problem" spoils every estimate, "caution" spoils some, "note" is for information
+    Parameters
+    ----------
+    level : {"problem", "caution", "note"}
+        A problem spoils every estimate, a caution some; a note is for information.
+    text : str
+    """
+
+    level: str
     text: str
 
 

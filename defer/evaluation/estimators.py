@@ -85,6 +85,7 @@ class _Weighted(ValueEstimator):
         return max(high * top, 0.0) - min(low * top, 0.0)
 
     def largest(self, max_weight: float) -> float:
+        """Largest weight after the change, for weights up to `max_weight`."""
         return max_weight
 
 
@@ -102,6 +103,7 @@ class _Corrected(ValueEstimator):
         return weight
 
     def largest(self, max_weight: float) -> float:
+        """Largest weight after the change, for weights up to `max_weight`."""
         return max_weight
 
     def span(self, max_weight: float, low: float, high: float) -> float:
@@ -120,7 +122,13 @@ class IPS(_Weighted):
 
 @dataclass(frozen=True)
 class ClippedIPS(_Weighted):
-    """Mean of min(w, M) r; biased towards 0."""
+    """Mean of min(w, M) r; biased towards 0.
+
+    Parameters
+    ----------
+    max_weight : float, default=10.0
+        M, >= 0.
+    """
 
     max_weight: float = 10.0
     name: ClassVar[str] = "clipped"

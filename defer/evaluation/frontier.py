@@ -97,6 +97,13 @@ def _chain(c: Floats, q: Floats) -> tuple[Floats, Floats]:
 def hull_quality(at: ArrayLike, cost: ArrayLike, quality: ArrayLike) -> Floats:
     """Quality of the hull of the points at costs `at`: linear between vertices, flat to the right, NaN to the left.
 
+    Parameters
+    ----------
+    at : array of shape (k,)
+        Costs.
+    cost, quality : arrays of shape (n,)
+        Points.
+
     Examples
     --------
     >>> hull_quality([1.5, 10.0], [1, 2], [0.4, 0.7]).round(3).tolist()

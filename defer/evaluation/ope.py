@@ -279,5 +279,11 @@ def tune_parameter(kind: ValueEstimator, rounds: Rounds) -> ValueEstimator:
 
 
 def uniform_policy(log: OutcomeLog) -> Floats:
-    """Uniform policy over the arms of a log, shape (n, m)."""
+    """Uniform policy over the arms of a log, shape (n, m).
+
+    Examples
+    --------
+    >>> uniform_policy(OutcomeLog.from_arrays(None, [[1.0, 0.0]])).tolist()
+    [[0.5, 0.5]]
+    """
     return np.full(log.quality.shape, 1.0 / len(log.arms))

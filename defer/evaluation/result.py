@@ -38,7 +38,19 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Interval:
-    """A number with its interval; both ends are NaN where none can be given."""
+    """A number with its interval.
+
+    Parameters
+    ----------
+    value : float
+    low, high : float
+        NaN where no interval can be given.
+
+    Examples
+    --------
+    >>> print(Interval(0.5, 0.4, 0.6))
+    0.5 (0.4 … 0.6)
+    """
 
     value: float
     low: float
@@ -306,11 +318,11 @@ class Evaluation:
 
         write_report(self, path)
 
-    def log_to_mlflow(self, **options: Any) -> None:
-        """Log parameters, metrics with bounds and the report to MLflow; see `defer.tracking.log_evaluation`."""
+    def log_to_mlflow(self, **options: Any) -> str:
+        """Log to MLflow and return the run's identifier; see `defer.tracking.log_evaluation`."""
         from defer.tracking import log_evaluation
 
-        log_evaluation(self, **options)
+        return log_evaluation(self, **options)
 
     def outcomes(self, name: str) -> Floats:
         """Quality, cost or latency of every arm on every query, shape (n, m); see `outcome_table`."""

@@ -112,9 +112,14 @@ def apgr(share: ArrayLike, quality: ArrayLike) -> float:
 
 
 def apgr_ten_points(share: ArrayLike, quality: ArrayLike) -> float:
-    """RouteLLM's discrete form: mean PGR at the ten shares 0.1, 0.2, …, 1.0; parameters as for `apgr`.
+    """RouteLLM's discrete form: mean PGR at the ten shares 0.1, 0.2, …, 1.0.
 
     A router that ignores the query has .55 here, and .5 by `apgr`.
+
+    Parameters
+    ----------
+    share, quality : arrays of shape (p,)
+        Curve from share 0 (weak) to share 1 (strong).
 
     Examples
     --------

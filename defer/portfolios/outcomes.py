@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from defer.portfolios.summary import LogSummary
 
-__all__ = ["ArmMatrix", "OutcomeLog"]
+__all__ = ["OutcomeLog", "take_rows"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -52,6 +52,10 @@ def write_report(evaluation: Evaluation, path: str | PathLike[str]) -> None:
 def render_report(evaluation: Evaluation) -> str:
     """The report as a string of HTML.
 
+    Parameters
+    ----------
+    evaluation : Evaluation
+
     Examples
     --------
     >>> import numpy as np

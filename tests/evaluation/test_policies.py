@@ -11,7 +11,7 @@ from defer import OutcomeLog
 from defer.estimators import RandomMixture, SingleArm
 from defer.evaluation.policies import column_order, policy_matrix
 from defer.exceptions import EvaluationError
-from defer.portfolios.outcomes import ArmMatrix
+from defer.portfolios import ArmMatrix
 
 
 @pytest.fixture
