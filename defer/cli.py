@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from defer._version import __version__
 from defer.exceptions import DeferError
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
     from defer.portfolios.outcomes import OutcomeLog
 
 __all__ = ["RouterName", "app", "main"]
-
-_out, _err = Console(highlight=False), Console(stderr=True, highlight=False)
 
 # Queries that are routed at a time where no budget ties the whole batch together.
 _CHUNK = 2048
