@@ -194,7 +194,10 @@ def fit(
         step("fit")
         model = _router(kind, data.X, embeddings)
         options: dict[str, Any] = {} if data.propensity is None else {"propensity": data.propensity}
-        if budget is not None:
+        if budget is not None and kind is RouterName.single:
+            probe = model.fit(data.X, data.quality, cost=data.cost, **options)
+            model = type(model)(probe.route(data.X, limit=_budget(budget)).label[0])
+        elif budget is not None:
             model = TunedRouter(model, limit=_budget(budget))
             options["groups"] = query_groups(data)
         model.fit(data.X, data.quality, cost=data.cost, **options)

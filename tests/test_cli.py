@@ -161,6 +161,16 @@ def test_fit_route_and_evaluate_on_numbers(kind: str, files: dict[str, Path], ru
     assert [line["policy"] for line in document["policies"]] == ["routing", "small", "medium", "large", "oracle"]
 
 
+def test_a_budget_for_a_single_arm_takes_the_best_that_it_pays_for(files: dict[str, Path], run: Run) -> None:
+    folder = files["train"].parent / "policy"
+    assert run("fit", files["train"], "--out", folder, "--router", "single", "--budget", 0.01).exit_code == 0
+    router = load(folder)
+    affordable = router.mean_cost_ <= 0.01
+    assert not affordable.all()
+    best = router.arms_[affordable][router.mean_quality_[affordable].argmax()]
+    assert router.predict(["a query"]).tolist() == [best]
+
+
 def test_a_budget_when_fitting_becomes_the_operating_point(files: dict[str, Path], run: Run) -> None:
     folder = files["train"].parent / "policy"
     result = run("fit", files["train"], "--out", folder, "--router", "knn", "--budget", 0.01)

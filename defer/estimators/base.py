@@ -8,25 +8,27 @@ from __future__ import annotations
 
 import warnings
 from abc import ABCMeta, abstractmethod
+from numbers import Real
 from typing import Any, Self
 
-import narwhals as nw
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from defer.estimators.outcomes_input import Outcomes, read_outcomes
+from defer.estimators.queries import is_numeric_input, is_plain_table, n_queries
 from defer.estimators.routing import Routing
 from defer.exceptions import MissingPropensityWarning, RouterInputError
 from defer.portfolios.assignment import Choice, best_arm, choose
 from defer.portfolios.limits import Budget, Limit, QualityTarget
 
-__all__ = ["BaseRouter", "is_numeric_input", "n_queries"]
+__all__ = ["BaseRouter", "at_cost_weight", "check_cost_weight"]
 
 Floats = NDArray[np.float64]
+
+_NO_QUERIES = "Found array with 0 sample(s): X has no queries, and at least one is required"
 
 
 class BaseRouter(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]
@@ -43,10 +45,18 @@ class BaseRouter(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):  # type: ig
     """
 
     # Logged outcomes travel with the queries: a router asks for them without being told to.
-    __metadata_request__fit = {"cost": True, "propensity": True}  # noqa: RUF012
-    __metadata_request__score = {"cost": True, "propensity": True}  # noqa: RUF012
+    __metadata_request__fit = {"cost": True, "propensity": True, "sample_weight": True}  # noqa: RUF012
+    __metadata_request__score = {"cost": True, "propensity": True, "sample_weight": True}  # noqa: RUF012
 
     cost_weight: float = 0.0
+
+    arms_: NDArray[np.generic]
+    has_cost_: bool
+    weighting_: str
+    mean_cost_: Floats
+
+    # True where inner estimators get the queries as they came (frames stay frames) and check their values themselves.
+    _hands_queries_on = False
 
     @abstractmethod
     def _fit(self, X: Any, outcomes: Outcomes) -> None:
@@ -84,6 +94,7 @@ class BaseRouter(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):  # type: ig
             Probability with which the logging policy took the logged arm.  Rows that were observed in part are
             weighted by its inverse; rows observed in full ignore it.
         sample_weight : array of shape (n,), optional
+            A weight of k is worth k equal rows.
 
         Returns
         -------
@@ -92,8 +103,8 @@ class BaseRouter(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):  # type: ig
         Raises
         ------
         RouterInputError
-            On shapes that do not match, an arm without any observed quality, negative costs, infinite values, or
-            propensities outside (0, 1].
+            On shapes that do not match, an arm without any observed quality, negative costs, infinite values, text where
+            numbers belong, or propensities outside (0, 1].
 
         Warns
         -----
@@ -102,10 +113,7 @@ class BaseRouter(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):  # type: ig
         """
         X = self._check_queries(X, reset=True)
         outcomes = read_outcomes(y, n=n_queries(X), cost=cost, propensity=propensity, sample_weight=sample_weight)
-        if not np.isfinite(float(self.cost_weight)) or self.cost_weight < 0:
-            raise RouterInputError(
-                f"{type(self).__name__}: cost_weight must be a finite number >= 0, got {self.cost_weight!r}"
-            )
+        check_cost_weight(self)
         if outcomes.weighting == "missing at random" and (np.isfinite(outcomes.quality).sum(axis=1) <= 1).all():
             warnings.warn(
                 "y is a bandit log (at most one observed arm in every row) without propensity: outcomes are read as "
@@ -117,7 +125,11 @@ class BaseRouter(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):  # type: ig
         self.has_cost_ = outcomes.cost is not None
         self.weighting_ = outcomes.weighting
         self.mean_cost_ = _column_means(outcomes.cost, outcomes.weight, len(self.arms_))
-        self._fit(X, outcomes)
+        try:
+            self._fit(X, outcomes)
+        except BaseException:
+            del self.arms_  # half of an old and half of a new fit must not pass for a fitted router
+            raise
         return self
 
     @property
@@ -158,7 +170,7 @@ class BaseRouter(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):  # type: ig
         limit : Limit, optional
             Holds for this batch: a budget and shares in expectation over the randomised group, capacities on every
             draw.  Without one every query takes its arm of highest utility.
-        random_state : int, RandomState instance or None
+        random_state : int, Generator, RandomState instance or None
             Draws the randomised group, if the limit needs one.
 
         Returns
@@ -172,14 +184,15 @@ class BaseRouter(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):  # type: ig
         RouterInputError
             If a budget is asked of a router fitted without costs.
         """
-        quality, cost = self._predict(X)
+        check_is_fitted(self, "arms_")
         if isinstance(limit, (Budget, QualityTarget)) and not self.has_cost_:
             raise RouterInputError(
                 f"{type(limit).__name__} needs costs, and this {type(self).__name__} was fitted without cost="
             )
-        utility = self._utility(quality, cost)
+        quality, cost = self._predict(X)
+        utility = self._utility(quality, cost) if limit is None else self._utility_under_limit(quality, cost)
         choice = self._choose(utility, quality, cost, limit)
-        arm, propensity = choice.draw(np.random.default_rng(_seed(random_state)))
+        arm, propensity = choice.draw(_generator(random_state))
         return Routing(self.arms_, arm, propensity, quality, cost, utility, choice, limit)
 
     def score(
@@ -200,14 +213,23 @@ class BaseRouter(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):  # type: ig
 
         return realised_utility(
             y, self.predict(X), arms=self.arms_, cost=cost, propensity=propensity,
-            sample_weight=sample_weight, cost_weight=self.cost_weight,
+            sample_weight=sample_weight, cost_weight=self._own_cost_weight,
         )  # fmt: skip
 
     def _choose(self, utility: Floats, quality: Floats, cost: Floats, limit: Limit | None) -> Choice:
         return choose(utility, quality, cost, limit, arms=self.arms_.tolist())
 
     def _utility(self, quality: Floats, cost: Floats) -> Floats:
-        return quality if self.cost_weight == 0.0 else quality - self.cost_weight * cost
+        return at_cost_weight(quality, cost, self.cost_weight)
+
+    def _utility_under_limit(self, quality: Floats, cost: Floats) -> Floats:
+        """What is maximised where the caller sets the limit."""
+        return at_cost_weight(quality, cost, self._own_cost_weight)
+
+    @property
+    def _own_cost_weight(self) -> float:
+        """The cost weight that the user set; a fitted operating point may add to it."""
+        return float(self.cost_weight)
 
     def _predict(self, X: Any) -> tuple[Floats, Floats]:
         X = self._check_fitted_queries(X)
@@ -218,6 +240,12 @@ class BaseRouter(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):  # type: ig
         return self._check_queries(X, reset=False)
 
     def _check_queries(self, X: Any, *, reset: bool) -> Any:
+        if isinstance(X, str):
+            raise RouterInputError("X is one str; a router takes a batch: pass a list of texts")
+        if isinstance(X, (list, tuple)) and len(X) == 0:
+            raise RouterInputError(_NO_QUERIES)
+        if self._hands_queries_on and is_plain_table(X):
+            return validate_data(self, X, skip_check_array=True, reset=reset)
         if is_numeric_input(X):
             tags = self.__sklearn_tags__().input_tags
             finite: bool | str = "allow-nan" if tags.allow_nan else True
@@ -225,7 +253,7 @@ class BaseRouter(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):  # type: ig
                 self, X, accept_sparse="csr" if tags.sparse else False, ensure_all_finite=finite, reset=reset
             )
         if n_queries(X) == 0:
-            raise RouterInputError("Found array with 0 sample(s): X has no queries, and at least one is required")
+            raise RouterInputError(_NO_QUERIES)
         if reset:
             for name in ("n_features_in_", "feature_names_in_"):
                 if hasattr(self, name):
@@ -233,25 +261,18 @@ class BaseRouter(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):  # type: ig
         return X
 
 
-def is_numeric_input(X: Any) -> bool:
-    """Whether queries are a table of numbers, which is checked here, and not text or a mixed frame, which is passed on."""
-    frame = nw.from_native(X, eager_only=True, pass_through=True)
-    if isinstance(frame, nw.DataFrame):
-        return all(dtype.is_numeric() or dtype == nw.Boolean for dtype in frame.schema.values())
-    if isinstance(frame, nw.Series):
-        return False
-    if isinstance(X, np.ndarray):
-        return not (X.ndim == 1 and X.dtype.kind in "OUT" and len(X) and isinstance(X[0], str))
-    if isinstance(X, (list, tuple)):
-        return not (len(X) and isinstance(X[0], (str, dict)))
-    return True
+def check_cost_weight(router: Any) -> None:
+    """Refuse a router whose cost weight is no finite number >= 0."""
+    weight = router.cost_weight
+    if not isinstance(weight, Real) or not 0.0 <= float(weight) < np.inf:
+        raise RouterInputError(f"{type(router).__name__}: cost_weight must be a finite number >= 0, got {weight!r}")
 
 
-def n_queries(X: Any) -> int:
-    """Number of rows of any kind of input."""
-    if issparse(X) or hasattr(X, "shape"):
-        return int(X.shape[0])
-    return len(X)
+def at_cost_weight(quality: Floats, cost: Floats, weight: float) -> Floats:
+    """quality - weight * cost; where the cost of an arm is the same for all queries it is scaled once."""
+    if weight == 0.0:
+        return quality
+    return quality - weight * (cost[:1] if cost.ndim == 2 and cost.strides[0] == 0 else cost)
 
 
 def _column_means(table: Floats | None, weight: Floats | None, m: int) -> Floats:
@@ -260,9 +281,10 @@ def _column_means(table: Floats | None, weight: Floats | None, m: int) -> Floats
     seen = np.isfinite(table)
     mass = seen * (1.0 if weight is None else weight[:, None])
     total = mass.sum(axis=0)
-    means = np.einsum("ij,ij->j", mass, np.where(seen, table, 0.0)) / np.where(total > 0, total, 1.0)
-    return means
+    return np.einsum("ij,ij->j", mass, np.where(seen, table, 0.0)) / total
 
 
-def _seed(random_state: Any) -> int:
-    return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
+def _generator(random_state: Any) -> np.random.Generator:
+    if isinstance(random_state, np.random.Generator):
+        return random_state
+    return np.random.default_rng(int(check_random_state(random_state).randint(np.iinfo(np.int32).max)))

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from defer.estimators.base import BaseRouter, n_queries
+from defer.estimators.base import BaseRouter
 from defer.estimators.outcomes_input import Outcomes
+from defer.estimators.queries import n_queries
 from defer.exceptions import InfeasibleLimitError, RouterInputError
 from defer.portfolios.assignment import Choice, choose
 from defer.portfolios.limits import Budget, Capacity, Limit, QualityTarget, Share
@@ -36,11 +37,7 @@ class _ConstantRouter(BaseRouter):
     def _fit(self, X: Any, outcomes: Outcomes) -> None:
         seen = np.isfinite(outcomes.quality)
         mass = seen * (1.0 if outcomes.weight is None else outcomes.weight[:, None])
-        total = mass.sum(axis=0)
-        missing = np.flatnonzero(total == 0)
-        if len(missing):
-            raise RouterInputError(f"y: arm {outcomes.arms[missing[0]]!r} has no observed quality of positive weight")
-        self.mean_quality_ = (mass * np.where(seen, outcomes.quality, 0.0)).sum(axis=0) / total
+        self.mean_quality_ = (mass * np.where(seen, outcomes.quality, 0.0)).sum(axis=0) / mass.sum(axis=0)
 
     def _predict_quality(self, X: Any) -> Floats:
         return np.tile(self.mean_quality_, (n_queries(X), 1))
@@ -135,7 +132,9 @@ class SingleArm(_ConstantRouter):
             choose(utility, quality, cost, limit, arms=names)  # raises where nothing at all is feasible
         admitted = [index for index in candidates if limit is None or self._admits(limit, index, n, quality, cost)]
         if not admitted:
-            raise InfeasibleLimitError(f"no single arm of {[names[index] for index in candidates]} satisfies {limit}")
+            raise _no_single_arm(
+                limit, [names[index] for index in candidates], quality[:, candidates], cost[:, candidates]
+            )
         key = cost if isinstance(limit, QualityTarget) else -utility
         best = min(admitted, key=lambda index: (key[:, index].mean(), cost[:, index].mean(), index))
         if limit is None:
@@ -157,3 +156,19 @@ class SingleArm(_ConstantRouter):
                 return limit.count.get(name, n) >= n
             case _:
                 return False
+
+
+def _no_single_arm(limit: Limit | None, names: list[object], quality: Floats, cost: Floats) -> InfeasibleLimitError:
+    message = f"no single arm of {names} satisfies {limit}"
+    match limit:
+        case Budget():
+            nearest = float(cost.mean(axis=0).min())
+            return InfeasibleLimitError(f"{message}: the least mean cost is {nearest:.6g}", nearest)
+        case QualityTarget():
+            nearest = float(quality.mean(axis=0).max())
+            return InfeasibleLimitError(f"{message}: the largest mean predicted quality is {nearest:.6g}", nearest)
+        case Capacity():
+            nearest = float(max(limit.count.get(name, len(cost)) for name in names))
+            return InfeasibleLimitError(f"{message}: the batch has {len(cost)} queries", nearest)
+        case _:
+            return InfeasibleLimitError(f"{message}: a single arm takes a share of 0 or 1")

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
 from defer.exceptions import MissingExtraError, RouterInputError
 
@@ -29,7 +29,7 @@ def local_model() -> str | None:
     return None
 
 
-class SentenceEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+class SentenceEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Unit-length sentence embeddings of texts.
 
     Parameters
@@ -45,7 +45,7 @@ class SentenceEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     MissingExtraError
         If sentence-transformers is not installed.
     RouterInputError
-        If there is no model at hand.
+        If there is no model at hand, or queries are not text.
 
     Examples
     --------
@@ -77,9 +77,20 @@ class SentenceEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     def transform(self, X: Any) -> NDArray[np.float32]:
         """Embeddings, shape (n, d)."""
-        encoder = self._load()
-        vectors = encoder.encode(
-            list(X), batch_size=self.batch_size, normalize_embeddings=True, show_progress_bar=False
+        texts = list(X)
+        wrong = [row for row, text in enumerate(texts) if not isinstance(text, str)]
+        if isinstance(X, str) or wrong:
+            what = "one str" if isinstance(X, str) else f"{texts[wrong[0]]!r} in row {wrong[0]}"
+            raise RouterInputError(f"SentenceEmbedder: X must be a list of texts, got {what}")
+        return self._encode(texts)
+
+    @property
+    def _n_features_out(self) -> int:
+        return int(self._encode(["length"]).shape[1])
+
+    def _encode(self, texts: list[str]) -> NDArray[np.float32]:
+        vectors = self._load().encode(
+            texts, batch_size=self.batch_size, normalize_embeddings=True, show_progress_bar=False
         )
         return np.asarray(vectors, dtype=np.float32) * np.float32(self.scale)
 

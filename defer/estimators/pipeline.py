@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
@@ -12,9 +13,10 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn import get_config
 from sklearn.pipeline import Pipeline
 from sklearn.pipeline import make_pipeline as _sklearn_pipeline
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from defer.estimators.base import BaseRouter
+from defer.estimators.queries import text_groups
 from defer.estimators.routing import Routing
 from defer.portfolios.limits import Limit
 
@@ -43,10 +45,27 @@ class RouterPipeline(Pipeline):  # type: ignore[misc]
         cost: ArrayLike | None = None,
         propensity: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
         **params: Any,
     ) -> Self:
-        """Fit transformers and router; see `BaseRouter.fit`.  Other parameters as for `sklearn.pipeline.Pipeline.fit`."""
-        return super().fit(X, y, **params, **self._last("fit", cost, propensity, sample_weight))
+        """Fit transformers and router; see `BaseRouter.fit`.
+
+        Outcomes and `groups` go to the router.  A router that cross-validates, such as `TunedRouter`, gets equal texts as
+        groups where none are given: behind the transformers it would not see them.  Other parameters as for
+        `sklearn.pipeline.Pipeline.fit`.
+        """
+        given = {"cost": cost, "propensity": propensity, "sample_weight": sample_weight, "groups": groups}
+        name, router = self.steps[-1]
+        last = router
+        while isinstance(last, RouterPipeline):
+            last = last.steps[-1][1]
+        asked = f"{name}__groups" in params or groups is not None
+        if not asked and isinstance(getattr(last, "cv", None), Integral) and has_fit_parameter(last, "groups"):
+            given["groups"] = text_groups(X)
+        given = {key: value for key, value in given.items() if value is not None}
+        if not get_config()["enable_metadata_routing"]:
+            given = {f"{name}__{key}": value for key, value in given.items()}
+        return super().fit(X, y, **params, **given)
 
     def predict_quality(self, X: Any) -> Floats:
         """Predicted quality of every arm, shape (n, m)."""
@@ -101,13 +120,6 @@ class RouterPipeline(Pipeline):  # type: ignore[misc]
     def _transform(self, X: Any) -> Any:
         check_is_fitted(self)
         return self[:-1].transform(X) if len(self.steps) > 1 else X
-
-    def _last(self, method: str, cost: Any, propensity: Any, sample_weight: Any) -> dict[str, Any]:
-        given = {"cost": cost, "propensity": propensity, "sample_weight": sample_weight}
-        given = {name: value for name, value in given.items() if value is not None}
-        if get_config()["enable_metadata_routing"]:
-            return given
-        return {f"{self.steps[-1][0]}__{name}": value for name, value in given.items()}
 
 
 def make_pipeline(*steps: Any, memory: Any = None, verbose: bool = False) -> RouterPipeline:

@@ -6,22 +6,27 @@ of each arm.  Source: plug-in rule for a linear utility (CARROT, Somerstep et al
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import clone, is_classifier
+from sklearn import config_context
+from sklearn.base import BaseEstimator, clone, is_classifier
 from sklearn.linear_model import LinearRegression, Ridge
-from sklearn.utils import get_tags
-from sklearn.utils.validation import has_fit_parameter
+from sklearn.utils import _safe_indexing, get_tags
 
-from defer.estimators.base import BaseRouter, n_queries
+from defer.estimators.base import BaseRouter
 from defer.estimators.outcomes_input import Outcomes
+from defer.estimators.queries import n_queries
 from defer.exceptions import RouterInputError
 
-__all__ = ["QualityRouter"]
+__all__ = ["ExpectedGrade", "QualityRouter"]
 
 Floats = NDArray[np.float64]
+
+# More grades than this are a measurement, for which a classifier would need a class per value.
+_MOST_GRADES = 32
 
 
 class QualityRouter(BaseRouter):
@@ -30,21 +35,30 @@ class QualityRouter(BaseRouter):
     Parameters
     ----------
     regressor : estimator, default=Ridge()
-        Cloned once per arm; any scikit-learn regressor, or a classifier of quality with numeric classes, whose
-        expected class is the prediction.  `Ridge` and `LinearRegression` are fitted to all arms at once where every
-        outcome was observed: the solution is the same.
+        Any scikit-learn regressor, or a classifier of graded quality (such as 0, 0.5, 1), whose expected grade is the
+        prediction.  Cloned once per arm and fitted where that arm was observed.  `Ridge` and `LinearRegression` are
+        fitted to all arms at once where every outcome was observed: the solution is the same.
     cost_regressor : estimator, optional
-        Cloned once per arm and fitted to the logged cost; predictions below 0 are raised to 0.  None predicts each
-        arm's mean cost.
+        A regressor of the logged cost, in the same way; predictions below 0 are raised to 0.  None predicts each arm's
+        mean cost; so does a fit without costs.
     cost_weight : float, default=0.0
         Quality given up per US dollar: utility = quality - cost_weight * cost.
+    multi_output : bool, default=False
+        Fit one regressor to all arms at once, which needs every outcome observed.  Regressors that only do that, such as
+        `MultiOutputRegressor`, are always fitted so.
 
     Attributes
     ----------
     arms_ : array of shape (m,)
         Names of the arms, in the order of the columns of `y`.
     regressors_ : list of m fitted estimators, or of one for all arms
+        A classifier stands in an `ExpectedGrade`.
     cost_regressors_ : list of m fitted estimators, or of one for all arms, or empty
+
+    Notes
+    -----
+    Rows that were observed in part are weighted by inverse propensity, so the fit needs a regressor that takes
+    ``sample_weight``.
 
     References
     ----------
@@ -58,15 +72,25 @@ class QualityRouter(BaseRouter):
     [0, 1]
     """
 
-    def __init__(self, regressor: Any = None, cost_regressor: Any = None, *, cost_weight: float = 0.0) -> None:
+    _hands_queries_on = True
+
+    def __init__(
+        self,
+        regressor: Any = None,
+        cost_regressor: Any = None,
+        *,
+        cost_weight: float = 0.0,
+        multi_output: bool = False,
+    ) -> None:
         self.regressor = regressor
         self.cost_regressor = cost_regressor
         self.cost_weight = cost_weight
+        self.multi_output = multi_output
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         bases = [self._base(), *([] if self.cost_regressor is None else [self.cost_regressor])]
-        inputs = [get_tags(base).input_tags for base in bases]
+        inputs = [get_tags(base).input_tags for base in bases if not isinstance(base, type)]
         tags.input_tags.sparse = all(given.sparse for given in inputs)
         tags.input_tags.allow_nan = all(given.allow_nan for given in inputs)
         return tags
@@ -75,17 +99,13 @@ class QualityRouter(BaseRouter):
         return Ridge() if self.regressor is None else self.regressor
 
     def _fit(self, X: Any, outcomes: Outcomes) -> None:
-        base = self._base()
-        if isinstance(base, type):
-            raise TypeError(
-                f"QualityRouter: regressor must be an estimator, got the class {base.__name__}; write {base.__name__}()"
-            )
-        if is_classifier(base) and not hasattr(base, "predict_proba"):
-            raise RouterInputError(f"QualityRouter: the classifier {type(base).__name__} has no predict_proba")
-        self.regressors_ = _fit_columns(base, X, outcomes.quality, outcomes.weight)
+        arms, weight = outcomes.arms, outcomes.weight
+        quality = _Columns("regressor", self._base(), outcomes.quality, arms, joint=self.multi_output)
+        self.regressors_ = quality.fit(X, weight)
         self.cost_regressors_ = []
         if self.cost_regressor is not None and outcomes.cost is not None:
-            self.cost_regressors_ = _fit_columns(self.cost_regressor, X, outcomes.cost, outcomes.weight)
+            cost = _Columns("cost_regressor", self.cost_regressor, outcomes.cost, arms, joint=self.multi_output)
+            self.cost_regressors_ = cost.fit(X, weight)
 
     def _predict_quality(self, X: Any) -> Floats:
         return _predict_columns(self.regressors_, X, len(self.arms_))
@@ -96,32 +116,100 @@ class QualityRouter(BaseRouter):
         return np.maximum(_predict_columns(self.cost_regressors_, X, len(self.arms_)), 0.0)
 
 
-def _fit_columns(base: Any, X: Any, table: Floats, weight: Floats | None) -> list[Any]:
-    if weight is not None and not has_fit_parameter(_last_step(base), "sample_weight"):
-        raise RouterInputError(
-            f"{type(base).__name__} takes no sample_weight, which weighted or partly observed outcomes need"
-        )
-    if isinstance(base, (Ridge, LinearRegression)) and np.isfinite(table).all():
-        return [_fit_one(base, X, table, weight)]
-    return [_fit_seen(base, X, table[:, arm], weight) for arm in range(table.shape[1])]
+class ExpectedGrade(BaseEstimator):  # type: ignore[misc]
+    """A fitted classifier of graded quality that predicts the expected grade.
+
+    Parameters
+    ----------
+    classifier : fitted classifier or None
+        Its classes are indices into `grades`.  None where only one grade was observed.
+    grades : array of shape (g,)
+        The grades that were observed, rising.
+
+    Examples
+    --------
+    >>> ExpectedGrade(None, np.array([0.5])).predict([[1.0], [2.0]]).tolist()
+    [0.5, 0.5]
+    """
+
+    def __init__(self, classifier: Any, grades: Floats) -> None:
+        self.classifier = classifier
+        self.grades = grades
+
+    def predict(self, X: Any) -> Floats:
+        """Expected grade, shape (n,)."""
+        if self.classifier is None:
+            return np.full(n_queries(X), self.grades[0])
+        return np.asarray(self.classifier.predict_proba(X) @ self.grades[self.classifier.classes_])
 
 
-def _fit_seen(base: Any, X: Any, values: Floats, weight: Floats | None) -> Any:
-    seen = np.isfinite(values)
-    values, mass = values[seen], None if weight is None else weight[seen]
-    if is_classifier(base) and len(np.unique(values if mass is None else values[mass > 0])) == 1:
-        return _Constant(float(values[0] if mass is None else values[mass > 0][0]))
-    if seen.all():
-        return _fit_one(base, X, values, mass)
-    return _fit_one(base, _take(X, seen), values, mass)
+class _Columns:
+    """One estimator per column of a table, or one for all columns."""
 
+    def __init__(self, role: str, base: Any, table: Floats, arms: NDArray[np.generic], *, joint: bool) -> None:
+        if isinstance(base, type):
+            raise TypeError(
+                f"QualityRouter: {role} must be an estimator, got the class {base.__name__}; write {base.__name__}()"
+            )
+        if is_classifier(base) and not hasattr(base, "predict_proba"):
+            raise RouterInputError(f"QualityRouter: the classifier {type(base).__name__} has no predict_proba")
+        self.role, self.base, self.table, self.arms = role, base, table, arms
+        only_joint = not get_tags(base).target_tags.single_output
+        self.joint = only_joint or (joint and table.shape[1] > 1)
+        gaps = np.argwhere(np.isnan(table))
+        if self.joint and is_classifier(base):
+            raise RouterInputError(
+                f"QualityRouter: the classifier {type(base).__name__} cannot be fitted to all arms at once"
+            )
+        if self.joint and len(gaps):
+            row, column = gaps[0]
+            raise RouterInputError(
+                f"QualityRouter: {role} {type(base).__name__} is fitted to all arms at once, which needs every outcome "
+                f"observed; {len(gaps)} are not, the first in row {row}, arm {arms[column].item()!r}"
+            )
+        # For least squares with a common penalty the joint solution is the one of each column.
+        if not self.joint and not len(gaps):
+            self.joint = type(base) in (Ridge, LinearRegression)
 
-def _fit_one(base: Any, X: Any, values: Floats, weight: Floats | None) -> Any:
-    if weight is None:
-        return clone(base).fit(X, values)
-    steps = getattr(base, "steps", None)
-    name = f"{steps[-1][0]}__sample_weight" if steps else "sample_weight"
-    return clone(base).fit(X, values, **{name: weight})
+    def fit(self, X: Any, weight: Floats | None) -> list[Any]:
+        if weight is not None and not _takes_weight(_last_step(self.base)):
+            raise RouterInputError(
+                f"QualityRouter: {self.role} {type(self.base).__name__} takes no sample_weight, which weighted or partly "
+                "observed outcomes need"
+            )
+        if self.joint:
+            rows = None if weight is None or (weight > 0).all() else np.flatnonzero(weight > 0)
+            return [self._fit_rows(X, self.table, weight, rows)]
+        return [self._fit_column(X, column, weight) for column in range(self.table.shape[1])]
+
+    def _fit_column(self, X: Any, column: int, weight: Floats | None) -> Any:
+        values = self.table[:, column]
+        seen = np.isfinite(values) if weight is None else np.isfinite(values) & (weight > 0)
+        rows = None if seen.all() else np.flatnonzero(seen)
+        if not is_classifier(self.base):
+            return self._fit_rows(X, values, weight, rows)
+        grades = np.unique(values[seen])
+        if len(grades) == 1:
+            return ExpectedGrade(None, grades)
+        if len(grades) > _MOST_GRADES:
+            raise RouterInputError(
+                f"QualityRouter: {self.role} {type(self.base).__name__} is a classifier, and arm "
+                f"{self.arms[column].item()!r} has {len(grades)} different values; at most {_MOST_GRADES} grades are "
+                "classified, so use a regressor"
+            )
+        return ExpectedGrade(self._fit_rows(X, np.searchsorted(grades, values), weight, rows), grades)
+
+    def _fit_rows(self, X: Any, values: Any, weight: Floats | None, rows: NDArray[np.intp] | None) -> Any:
+        if rows is not None:
+            X, values, weight = _safe_indexing(X, rows), values[rows], None if weight is None else weight[rows]
+        if weight is None:
+            return clone(self.base).fit(X, values)
+        steps = getattr(self.base, "steps", None)
+        if not steps:
+            return clone(self.base).fit(X, values, sample_weight=weight)
+        # The weights are for the last step; under metadata routing a pipeline would refuse the prefix.
+        with config_context(enable_metadata_routing=False):
+            return clone(self.base).fit(X, values, **{f"{steps[-1][0]}__sample_weight": weight})
 
 
 def _last_step(base: Any) -> Any:
@@ -129,33 +217,11 @@ def _last_step(base: Any) -> Any:
     return steps[-1][1] if steps else base
 
 
-def _take(X: Any, rows: NDArray[np.bool_]) -> Any:
-    if hasattr(X, "iloc"):
-        return X.iloc[rows]
-    if hasattr(X, "filter") and not isinstance(X, np.ndarray):
-        return X.filter(rows)
-    return X[rows] if hasattr(X, "shape") else [X[row] for row in np.flatnonzero(rows)]
+def _takes_weight(base: Any) -> bool:
+    parameters = inspect.signature(base.fit).parameters.values()
+    return any(given.name == "sample_weight" or given.kind is given.VAR_KEYWORD for given in parameters)
 
 
 def _predict_columns(fitted: list[Any], X: Any, m: int) -> Floats:
-    columns = [_expected(estimator, X) for estimator in fitted]
+    columns = [np.asarray(estimator.predict(X), dtype=np.float64) for estimator in fitted]
     return columns[0].reshape(-1, m) if len(columns) == 1 else np.column_stack(columns)
-
-
-def _expected(estimator: Any, X: Any) -> Floats:
-    if is_classifier(estimator):
-        return np.asarray(estimator.predict_proba(X) @ np.asarray(estimator.classes_, dtype=np.float64))
-    return np.asarray(estimator.predict(X), dtype=np.float64)
-
-
-class _Constant:
-    """Stands in for a classifier of an arm whose observed quality never varied."""
-
-    def __init__(self, value: float) -> None:
-        self.value = value
-
-    def __sklearn_tags__(self) -> Any:
-        return get_tags(Ridge())
-
-    def predict(self, X: Any) -> Floats:
-        return np.full(n_queries(X), self.value)

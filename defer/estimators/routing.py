@@ -68,10 +68,13 @@ class Routing:
 
     @cached_property
     def fallbacks(self) -> NDArray[np.intp]:
-        """The other arms by falling utility, shape (n, m - 1): what to try when the arm taken fails."""
+        """The other arms by falling utility, shape (n, m - 1): what to try when the arm taken fails.
+
+        Ties go to the cheaper arm, then to the lower index.
+        """
         utility = self.utility.copy()
         utility[np.arange(len(self)), self.arm] = np.inf
-        return np.argsort(-utility, axis=1, kind="stable")[:, 1:]
+        return np.lexsort((self.predicted_cost, -utility), axis=1)[:, 1:]
 
     @cached_property
     def quality(self) -> NDArray[np.float64]:

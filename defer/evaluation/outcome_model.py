@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.linear_model import Ridge
 
-from defer.estimators.base import BaseRouter, is_numeric_input
+from defer.estimators.base import BaseRouter
 from defer.estimators.pipeline import RouterPipeline
 from defer.estimators.quality import QualityRouter
+from defer.estimators.queries import is_numeric_input
 from defer.exceptions import EvaluationError
 from defer.portfolios.arm_matrix import ArmMatrix
 from defer.portfolios.outcomes import OutcomeLog, take_rows

@@ -30,6 +30,9 @@ _NEGLIGIBLE = 1e-12
 Floats = NDArray[np.float64]
 Arms = NDArray[np.intp]
 
+# Queries compared at a time.
+_BLOCK = 4096
+
 
 @dataclass(frozen=True, eq=False)
 class Choice:
@@ -110,11 +113,17 @@ def best_arm(utility: Floats, cost: Floats) -> Arms:
     >>> best_arm(np.array([[1.0, 1.0], [0.0, 2.0]]), np.array([[3.0, 2.0], [1.0, 1.0]])).tolist()
     [1, 1]
     """
-    arm = utility.argmax(axis=1)
-    tied = utility == utility[np.arange(len(arm)), arm][:, None]
-    rows = np.flatnonzero(tied.sum(axis=1) > 1)
-    if len(rows):
-        arm[rows] = np.where(tied[rows], cost[rows], np.inf).argmin(axis=1)
+    arm = np.zeros(len(utility), dtype=np.intp)
+    # Arm by arm over blocks that stay in the cache: passes along the short rows would cost more than a prediction does.
+    for low in range(0, len(utility), _BLOCK):
+        part = slice(low, low + _BLOCK)
+        by_arm = np.ascontiguousarray(utility[part].T)
+        best = by_arm == by_arm.max(axis=0)
+        for index in range(1, len(by_arm)):
+            arm[part] += index * best[index]
+        if np.count_nonzero(best) > best.shape[1]:
+            rows = np.flatnonzero(np.count_nonzero(best, axis=0) > 1)
+            arm[low + rows] = np.where(best[:, rows].T, cost[part][rows], np.inf).argmin(axis=1)
     return arm
 
 

@@ -481,3 +481,11 @@ def test_a_budget_that_is_met_exactly_by_whole_steps_is_used_up_without_a_lotter
     reached = choose(utility, utility, cost, QualityTarget(target), arms=["a", "b"])
     assert reached.mean(utility) >= target
     assert reached.mean(cost) <= budget * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("n", [1, 4095, 4096, 4097, 9000])
+def test_best_arm_agrees_with_a_sort_across_block_borders(n):
+    rng = np.random.default_rng(n)
+    utility, cost = rng.integers(3, size=(n, 4)).astype(float), rng.integers(2, size=(n, 4)).astype(float)
+    expected = [np.lexsort((np.arange(4), cost[row], -utility[row]))[0] for row in range(n)]
+    assert best_arm(utility, cost).tolist() == expected

@@ -1,0 +1,83 @@
+"""The registry of routers: who joins it is held to the whole contract."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from defer.estimators import KNNRouter, QualityRouter, RandomMixture, SingleArm, TunedRouter
+from defer.portfolios.arm_matrix import ArmMatrix
+
+
+@dataclass(frozen=True)
+class RouterCase:
+    """A router, and what its contract tests need to know of it.
+
+    Attributes
+    ----------
+    router : unfitted router; `make` clones it
+    grid : dict
+        A grid to search, for GridSearchCV.
+    follows_limits : bool
+        Whether a batch limit is met by mixing arms; a single arm cannot.
+    """
+
+    router: Any
+    grid: dict[str, list[Any]] = field(default_factory=dict)
+    follows_limits: bool = True
+
+    def make(self) -> Any:
+        return clone(self.router)
+
+
+ROUTERS = {
+    "single arm": RouterCase(SingleArm(), {"cost_weight": [0.0, 1000.0]}, follows_limits=False),
+    "random mixture": RouterCase(RandomMixture(), {"cost_weight": [0.0, 1000.0]}),
+    "quality": RouterCase(QualityRouter(), {"cost_weight": [0.0, 1000.0]}),
+    "quality and cost": RouterCase(QualityRouter(Ridge(alpha=0.1), Ridge(alpha=0.1)), {"regressor__alpha": [0.1, 1e6]}),
+    "graded quality": RouterCase(QualityRouter(LogisticRegression()), {"regressor__C": [1e-6, 1.0]}),
+    "neighbours, cosine": RouterCase(KNNRouter(n_neighbors=5), {"n_neighbors": [1, 15]}),
+    "neighbours, euclidean": RouterCase(
+        KNNRouter(n_neighbors=5, metric="euclidean", cost="neighbors"), {"n_neighbors": [1, 15]}
+    ),
+    "tuned": RouterCase(TunedRouter(QualityRouter()), {"router__cost_weight": [0.0, 1000.0]}),
+    "tuned neighbours": RouterCase(TunedRouter(KNNRouter(n_neighbors=3)), {"router__n_neighbors": [1, 15]}),
+}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give every test that asks for `case` all routers, and `estimator, check` all checks of scikit-learn."""
+    if "case" in metafunc.fixturenames:
+        metafunc.parametrize("case", ROUTERS.values(), ids=ROUTERS.keys())
+    if {"estimator", "check"} <= set(metafunc.fixturenames):
+        checks = parametrize_with_checks([case.make() for case in ROUTERS.values()])
+        metafunc.parametrize(*checks.args, **checks.kwargs)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Full-information outcomes of 150 queries on three named arms; the dear arm is the best, but not everywhere."""
+
+    X: np.ndarray
+    quality: ArmMatrix
+    cost: ArmMatrix
+    fresh: np.ndarray
+
+
+@pytest.fixture(scope="session")
+def table() -> Table:
+    """Queries in two kinds; quality is 0 or 1, cost in US dollars."""
+    rng = np.random.default_rng(7)
+    n, arms = 150, ["small", "medium", "large"]
+    kind = rng.integers(2, size=n)
+    chance = np.array([[0.2, 0.9, 0.8], [0.7, 0.3, 0.85]])[kind]
+    X = np.column_stack([2.0 * kind - 1.0, rng.normal(size=(n, 2))])
+    cost = np.array([0.001, 0.004, 0.02]) * rng.uniform(0.5, 1.5, size=(n, 3))
+    fresh = np.column_stack([2.0 * rng.integers(2, size=60) - 1.0, rng.normal(size=(60, 2))])
+    return Table(X, ArmMatrix((rng.random((n, 3)) < chance).astype(float), arms), ArmMatrix(cost, arms), fresh)

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import sparse
+from sklearn.metrics import pairwise_distances
+from sklearn.neighbors import KNeighborsRegressor, NearestNeighbors
+
+from defer.estimators import KNNRouter
+from defer.estimators.routers import neighbors
+from defer.exceptions import RouterInputError
+
+
+def draw(seed: int, n: int = 120, fresh: int = 70, d: int = 8) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(n, d)), rng.random((n, 3)), rng.normal(size=(fresh, d))
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("layout", [np.asarray, sparse.csr_array, sparse.csc_matrix], ids=["dense", "csr", "csc"])
+@pytest.mark.parametrize("k", [1, 7, 120, 500])
+def test_agrees_with_brute_force_of_scikit_learn(metric: str, dtype: type, layout: type, k: int) -> None:
+    X, quality, fresh = draw(k)
+    X[np.abs(X) < 0.4] = fresh[np.abs(fresh) < 0.4] = 0.0
+    X, fresh = X.astype(dtype), fresh.astype(dtype)
+    peer = KNeighborsRegressor(min(k, 120), metric=metric, algorithm="brute").fit(X, quality)
+    router = KNNRouter(k, metric=metric).fit(layout(X), quality)
+    np.testing.assert_allclose(router.predict_quality(layout(fresh)), peer.predict(fresh), rtol=1e-6)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("size", [1, 2_000, 20_000])
+def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch, metric: str, size: int) -> None:
+    X, quality, fresh = draw(0)
+    router = KNNRouter(5, metric=metric, cost="neighbors").fit(X, quality, cost=quality + 1.0)
+    whole = router.predict_quality(fresh), router.predict_cost(fresh)
+    monkeypatch.setattr(neighbors, "_BLOCK_BYTES", size)
+    np.testing.assert_array_equal(router.predict_quality(fresh), whole[0])
+    np.testing.assert_allclose(router.predict_cost(fresh), whole[0] + 1.0)
+    np.testing.assert_array_equal(router.predict_cost(fresh), whole[1])
+
+
+def test_memory_is_bounded_by_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    import tracemalloc
+
+    X, quality, fresh = draw(0, n=500, fresh=4000, d=4)
+    router = KNNRouter(40).fit(X, quality)
+    monkeypatch.setattr(neighbors, "_BLOCK_BYTES", 2**20)
+    tracemalloc.start()
+    router.predict(fresh)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # One full table of distances would take 16 MB; the block takes 1, and the results a few floats a query.
+    assert peak < 3 * 2**20
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_ties_at_the_edge_are_filled_with_queries_of_the_same_distance(metric: str) -> None:
+    rng = np.random.default_rng(0)
+    X = rng.integers(1, 3, size=(60, 3)).astype(float)
+    fresh = rng.integers(1, 3, size=(20, 3)).astype(float)
+    # The quality of a query is its number, so a mean over one arm per query tells who was chosen.
+    router = KNNRouter(10, metric=metric).fit(X, np.eye(60))
+    chosen = router.predict_quality(fresh) > 0
+    distance = pairwise_distances(fresh, X, metric=metric)
+    expected = NearestNeighbors(n_neighbors=10, metric=metric, algorithm="brute").fit(X).kneighbors(fresh)[0]
+    assert (chosen.sum(axis=1) == 10).all()
+    for row in range(20):
+        np.testing.assert_allclose(np.sort(distance[row, chosen[row]]), expected[row], atol=1e-12)
+
+
+def test_small_differences_of_large_coordinates_are_not_lost() -> None:
+    rng = np.random.default_rng(0)
+    X, fresh, quality = rng.normal(size=(200, 3)) + 1e7, rng.normal(size=(50, 3)) + 1e7, rng.random((200, 2))
+    distance = ((fresh[:, None] - X[None]) ** 2).sum(axis=2)
+    nearest = np.argsort(distance, axis=1)[:, :3]
+    router = KNNRouter(3, metric="euclidean").fit(X, quality)
+    np.testing.assert_allclose(router.predict_quality(fresh), quality[nearest].mean(axis=1))
+
+
+@pytest.mark.parametrize("layout", [np.asarray, sparse.csr_array], ids=["dense", "csr"])
+def test_a_query_of_zeros_has_the_mean_under_the_cosine(layout: type) -> None:
+    X, quality, _ = draw(1)
+    router = KNNRouter(3, cost="neighbors").fit(layout(X), quality, cost=2 * quality)
+    blank = layout(np.zeros((2, 8)))
+    np.testing.assert_allclose(router.predict_quality(blank), np.tile(quality.mean(axis=0), (2, 1)))
+    np.testing.assert_allclose(router.predict_cost(blank), np.tile(2 * quality.mean(axis=0), (2, 1)))
+
+
+@pytest.mark.parametrize("layout", [np.asarray, sparse.csr_array], ids=["dense", "csr"])
+def test_logged_queries_of_zeros_are_as_far_as_orthogonal_ones(layout: type) -> None:
+    X = np.array([[1.0, 0.0], [0.0, 0.0], [-1.0, 0.0]])
+    router = KNNRouter(2).fit(layout(X), np.array([[1.0, 0.0], [0.4, 1.0], [0.0, 0.0]]))
+    np.testing.assert_allclose(router.predict_quality(layout(np.array([[2.0, 0.0]]))), [[0.7, 0.5]])
+
+
+def test_integer_queries_are_accepted() -> None:
+    router = KNNRouter(1, metric="euclidean").fit([[0], [10]], [[1.0, 0.0], [0.0, 1.0]])
+    assert router.predict([[2], [9]]).tolist() == [0, 1]
+
+
+def test_an_arm_that_no_neighbour_observed_has_its_mean() -> None:
+    X = np.array([[0.0], [1.0], [10.0], [11.0]])
+    quality = np.array([[0.2, np.nan], [0.4, np.nan], [np.nan, 0.9], [np.nan, 0.5]])
+    router = KNNRouter(2, metric="euclidean").fit(X, quality, propensity=np.full(4, 0.5))
+    np.testing.assert_allclose(router.predict_quality([[0.5], [10.5]]), [[0.3, 0.7], [0.3, 0.7]])
+
+
+def test_partly_observed_neighbours_count_by_inverse_propensity() -> None:
+    quality = np.array([[1.0, np.nan], [0.0, np.nan], [np.nan, 1.0], [0.5, 0.25]])
+    router = KNNRouter(4).fit(np.ones((4, 1)), quality, propensity=[0.5, 0.25, 0.1, 1.0])
+    np.testing.assert_allclose(router.predict_quality([[1.0]]), [[(2 * 1 + 0.5) / 7, (10 + 0.25) / 11]])
+
+
+def test_fractional_weights_fill_the_neighbourhood_from_the_nearest() -> None:
+    X, quality = np.array([[0.0], [1.0], [2.0], [3.0]]), np.array([[1.0], [2.0], [4.0], [8.0]])
+    both = np.hstack([quality, -quality])
+    router = KNNRouter(2, metric="euclidean").fit(X, both, sample_weight=[0.5, 1.0, 0.75, 5.0])
+    # 0.5 of the first, 1.0 of the second and 0.5 of the third make a weight of 2.
+    np.testing.assert_allclose(router.predict_quality([[-1.0]])[:, 0], (0.5 * 1 + 1.0 * 2 + 0.5 * 4) / 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_neighbors": 0}, "n_neighbors must be an integer >= 1, got 0"),
+        ({"n_neighbors": 2.0}, r"n_neighbors must be an integer >= 1, got 2\.0"),
+        ({"n_neighbors": "many"}, "n_neighbors must be an integer >= 1, got 'many'"),
+        ({"n_neighbors": True}, "n_neighbors must be an integer >= 1, got True"),
+        ({"metric": "manhattan"}, r"metric must be one of \('cosine', 'euclidean'\), got 'manhattan'"),
+        ({"cost": "median"}, r"cost must be one of \('mean', 'neighbors'\), got 'median'"),
+    ],
+)
+def test_wrong_options_are_named(options: dict[str, object], message: str) -> None:
+    with pytest.raises(RouterInputError, match=message):
+        KNNRouter(**options).fit([[0.0], [1.0]], [[1.0, 0.0], [0.0, 1.0]])  # type: ignore[arg-type]
+
+
+def test_text_is_sent_to_a_vectoriser() -> None:
+    with pytest.raises(RouterInputError, match="KNNRouter needs numbers: put a vectoriser before it"):
+        KNNRouter().fit(["a", "b"], [[1.0, 0.0], [0.0, 1.0]])
+    router = KNNRouter().fit([[0.0], [1.0]], [[1.0, 0.0], [0.0, 1.0]])
+    with pytest.raises(RouterInputError, match="KNNRouter needs numbers"):
+        router.predict(["a"])
