@@ -110,7 +110,6 @@ SHOWN_ELSEWHERE = {
     "defer.evaluation.calibration.Calibration": "made by calibration",
     "defer.evaluation.frontier.Frontier": "made by sweep",
     "defer.evaluation.result.Evaluation": "made by evaluate",
-    "defer.evaluation.result.Interval": "part of an Evaluation",
     "defer.portfolios.summary.LogSummary": "made by OutcomeLog.summary",
     **{
         f"defer.evaluation.estimators.{name}": "handed to estimate_value, whose example takes one"

@@ -17,10 +17,11 @@ from defer.estimators.base import BaseRouter
 from defer.estimators.pipeline import RouterPipeline
 from defer.estimators.routing import Routing
 from defer.evaluation.estimate import Estimate
+from defer.evaluation.intervals import Interval, mean_interval
 from defer.evaluation.ope import estimate_value
 from defer.evaluation.policies import column_order, policy_matrix
 from defer.evaluation.realised import outcome_table, policy_terms
-from defer.evaluation.result import Evaluation, Interval, mean_interval
+from defer.evaluation.result import Evaluation
 from defer.exceptions import EvaluationError, LeakageWarning, SupportWarning
 from defer.portfolios.limits import Limit
 from defer.portfolios.outcomes import OutcomeLog
@@ -102,15 +103,15 @@ def evaluate(
     estimate = estimate_value(policy, log, **options)
     singles = _singles(log, level)
     reference, label = _baseline(baseline, log, singles)
+    tables = _tables(log, estimate, quality_model)
     kind = interval if interval in ("student", "bootstrap") else "normal"
-    differences = [
-        _difference(policy, reference, log, part, estimate.is_refused, kind, quality_model)
-        for part in (estimate, *(other for other in estimate.others if other.outcome == "cost"))
-    ]
-    difference, cost_difference = (*differences, None)[:2]
+    difference, cost_difference = (
+        _difference(policy, reference, log, tables, name, estimate.is_refused, level=level, interval=kind)
+        for name in ("quality", "cost")
+    )
     result = Evaluation(
         estimate, singles, difference or _UNKNOWN, cost_difference, label, policy, log, level=level,
-        n_leaked=n_leaked, quality_model=quality_model, **facts,
+        n_leaked=n_leaked, quality_model=quality_model, tables=tables, **facts,
     )  # fmt: skip
     for observe in tuple(OBSERVERS):
         observe(result)
@@ -194,19 +195,29 @@ def _baseline(baseline: Any, log: OutcomeLog, singles: dict[str, Estimate]) -> t
     return policy_matrix(baseline, log), type(baseline).__name__
 
 
+def _tables(log: OutcomeLog, estimate: Estimate, quality_model: Any) -> dict[str, Floats]:
+    """Outcomes of all arms, of quality and cost where they are known of every query."""
+    if log.has_decisions and log.propensity is None:
+        return {}
+    known = [part.outcome for part in (estimate, *estimate.others) if np.isfinite(part.value)]
+    return {
+        name: outcome_table(log, name, quality_model=quality_model) for name in ("quality", "cost") if name in known
+    }
+
+
 def _difference(
-    policy: Floats, reference: Floats | None, log: OutcomeLog, known: Estimate, refused: bool, interval: str, model: Any
-) -> Interval | None:
+    policy: Floats, reference: Floats | None, log: OutcomeLog, tables: dict[str, Floats], name: str, refused: bool,
+    *, level: float, interval: str,
+) -> Interval | None:  # fmt: skip
     """Paired difference of two policies in one outcome, on bandit logs of the DR terms; None where it is not known."""
-    if not np.isfinite(known.value) or (log.has_decisions and log.propensity is None):
+    if name not in tables:
         return None
-    table = outcome_table(log, known.outcome, quality_model=model)
     if reference is None:
-        observed = np.asarray(getattr(log, known.outcome))[np.arange(len(log)), log.action]
-        terms = policy_terms(policy, table) - observed
+        observed = np.asarray(getattr(log, name))[np.arange(len(log)), log.action]
+        terms = policy_terms(policy, tables[name]) - observed
     else:
-        terms = policy_terms(policy - reference, table)
-    found = mean_interval(terms, log.cluster, known.level, interval=interval)
+        terms = policy_terms(policy - reference, tables[name])
+    found = mean_interval(terms, log.cluster, level, interval=interval)
     return Interval(found.value, float("nan"), float("nan")) if refused else found
 
 

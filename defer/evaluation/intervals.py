@@ -6,16 +6,27 @@ Sources: Maurer and Pontil 2009 (empirical Bernstein); Thomas et al. 2015 (high-
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from defer.evaluation.estimators import ValueEstimator
+from defer.evaluation.estimators import DM, ValueEstimator
 from defer.evaluation.moments import Moments
 from defer.exceptions import EvaluationError
 
-__all__ = ["INTERVALS", "bernstein_radius", "hoeffding_radius", "interval_of", "percentile_interval"]
+__all__ = [
+    "INTERVALS",
+    "Interval",
+    "bernstein_radius",
+    "hoeffding_radius",
+    "interval_of",
+    "mean_interval",
+    "percentile_interval",
+    "wilson_interval",
+]
 
 INTERVALS = ("normal", "student", "empirical_bernstein", "hoeffding", "bootstrap")
 
@@ -131,3 +142,55 @@ def percentile_interval(values: NDArray[np.float64], delta: float) -> tuple[floa
         return math.nan, math.nan
     low, high = np.quantile(defined, [delta, 1.0 - delta])
     return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A number with its interval.
+
+    Parameters
+    ----------
+    value : float
+    low, high : float
+        NaN where no interval can be given.
+
+    Examples
+    --------
+    >>> print(Interval(0.5, 0.4, 0.6))
+    0.5 (0.4 … 0.6)
+    """
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.4g} ({self.low:.4g} … {self.high:.4g})"
+
+
+def mean_interval(
+    terms: NDArray[np.float64],
+    cluster: NDArray[Any] | None,
+    level: float,
+    *,
+    interval: str = "normal",
+    random_state: int = 0,
+) -> Interval:
+    """Mean of per-query terms with an interval, clustered where clusters are given."""
+    moments = Moments(1, 1000 if interval == "bootstrap" else 0, random_state)
+    moments.update(terms[:, None], cluster)
+    low, high = interval_of(DM(), moments, interval=interval, level=level)
+    return Interval(float(moments.mean[0]), low, high)
+
+
+def wilson_interval(mean: float, n: int, *, z: float) -> tuple[float, float]:
+    """Wilson's score interval for the mean of n values in [0, 1], none of which has a variance above mean (1 - mean).
+
+    Examples
+    --------
+    >>> low, high = wilson_interval(1.0, 100, z=1.96)
+    >>> round(low, 3), high
+    (0.963, 1.0)
+    """
+    centre, spread = mean + z * z / (2 * n), z * math.sqrt(mean * (1 - mean) / n + z * z / (4 * n * n))
+    return max(0.0, (centre - spread) / (1 + z * z / n)), min(1.0, (centre + spread) / (1 + z * z / n))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -14,10 +13,8 @@ from scipy.stats import norm as normal_distribution
 
 from defer.evaluation.calibration import Calibration, calibration
 from defer.evaluation.estimate import Estimate
-from defer.evaluation.estimators import DM
 from defer.evaluation.frontier import Frontier, aiq, area_over_zero, oracle, sweep, upper_hull
-from defer.evaluation.intervals import interval_of
-from defer.evaluation.moments import Moments
+from defer.evaluation.intervals import Interval, mean_interval, wilson_interval
 from defer.evaluation.realised import outcome_table, policy_terms
 from defer.evaluation.resampling import bootstrap_interval
 from defer.evaluation.two_arm import apgr, apgr_ten_points, cpt, strong_share_curve
@@ -31,33 +28,9 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-__all__ = ["Evaluation", "Interval", "mean_interval"]
+__all__ = ["Evaluation"]
 
 Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A number with its interval.
-
-    Parameters
-    ----------
-    value : float
-    low, high : float
-        NaN where no interval can be given.
-
-    Examples
-    --------
-    >>> print(Interval(0.5, 0.4, 0.6))
-    0.5 (0.4 … 0.6)
-    """
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.4g} ({self.low:.4g} … {self.high:.4g})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +66,8 @@ class Evaluation:
         Queries whose text is also in the training log; None where no training log was given.
     quality_model : object
         What `evaluate` was given.
+    tables : dict of str to array of shape (n, m)
+        What `outcomes` has worked out so far.
     """
 
     estimate: Estimate
@@ -111,6 +86,7 @@ class Evaluation:
     configuration: dict[str, str] = field(default_factory=dict, repr=False)
     n_leaked: int | None = None
     quality_model: Any = field(default=None, repr=False)
+    tables: dict[str, Floats] = field(default_factory=dict, repr=False)
 
     def __repr__(self) -> str:
         return f"Evaluation({self.estimate}; {self.difference} against {self.baseline})"
@@ -326,13 +302,9 @@ class Evaluation:
 
     def outcomes(self, name: str) -> Floats:
         """Quality, cost or latency of every arm on every query, shape (n, m); see `outcome_table`."""
-        if name not in self._tables:
-            self._tables[name] = outcome_table(self.log, name, quality_model=self.quality_model)
-        return self._tables[name]
-
-    @cached_property
-    def _tables(self) -> dict[str, Floats]:
-        return {}
+        if name not in self.tables:
+            self.tables[name] = outcome_table(self.log, name, quality_model=self.quality_model)
+        return self.tables[name]
 
     @property
     def _z(self) -> float:
@@ -379,7 +351,7 @@ class Evaluation:
         """Domains are small, and often all right or all wrong, where a normal interval would have no width."""
         is_share = not self.log.has_decisions and terms.min() >= 0.0 and terms.max() <= 1.0
         if is_share and self.log.cluster is None:
-            return Interval(float(terms.mean()), *_wilson(float(terms.mean()), len(terms), self._z))
+            return Interval(float(terms.mean()), *wilson_interval(float(terms.mean()), len(terms), z=self._z))
         return mean_interval(terms, None if self.log.cluster is None else self.log.cluster[rows], self.level)
 
     def _needs_frontier(self) -> None:
@@ -394,19 +366,3 @@ _ENDS = ("value", "low", "high")
 _DOMAIN_COLUMNS = (
     "domain", "n", "quality", "quality_low", "quality_high", "best_single", "cost", "main_arm", "main_share",
 )  # fmt: skip
-
-
-def mean_interval(
-    terms: Floats, cluster: NDArray[Any] | None, level: float, *, interval: str = "normal", random_state: int = 0
-) -> Interval:
-    """Mean of per-query terms with an interval, clustered where clusters are given."""
-    moments = Moments(1, 1000 if interval == "bootstrap" else 0, random_state)
-    moments.update(terms[:, None], cluster)
-    low, high = interval_of(DM(), moments, interval=interval, level=level)
-    return Interval(float(moments.mean[0]), low, high)
-
-
-def _wilson(mean: float, n: int, z: float) -> tuple[float, float]:
-    """Wilson's score interval; of values in [0, 1] none has a larger variance than mean (1 - mean)."""
-    centre, spread = mean + z * z / (2 * n), z * math.sqrt(mean * (1 - mean) / n + z * z / (4 * n * n))
-    return max(0.0, (centre - spread) / (1 + z * z / n)), min(1.0, (centre + spread) / (1 + z * z / n))

@@ -47,7 +47,7 @@ def formula(bandit_log):
         (Switch(1.2), lambda w, r, q, q_pi: q_pi + w * (w <= 1.2) * (r - q)),
         (DR_OS(2.0), lambda w, r, q, q_pi: q_pi + 2 * w / (w**2 + 2) * (r - q)),
     ],
-    ids=str,
+    ids=lambda value: "formula" if callable(value) else str(value),
 )
 def test_estimators_are_plain_means_of_their_terms(bandit_log, formula, estimator, terms):
     pieces = {name: formula[name] for name in ("w", "r", "q", "q_pi")}
