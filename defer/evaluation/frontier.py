@@ -16,7 +16,7 @@ from scipy.integrate import trapezoid
 from defer.exceptions import EvaluationError
 from defer.portfolios.assignment import hull_increments
 
-__all__ = ["Frontier", "aiq", "area_over_zero", "hull_quality", "oracle", "sweep", "upper_hull"]
+__all__ = ["Frontier", "Resweep", "aiq", "area_over_zero", "hull_quality", "oracle", "sweep", "upper_hull"]
 
 Floats = NDArray[np.float64]
 
@@ -333,6 +333,45 @@ def sweep(
         load[place] = np.bincount(arm, minlength=m) / n
     price = np.concatenate(([np.inf], steps.slope[ends]))[picked]
     return Frontier(price, points[:, 0], points[:, 1], points[:, 2], points[:, 3], load)
+
+
+class Resweep:
+    """The curve of a router on resampled queries.
+
+    Which arm a query has at which price does not depend on the other queries, so the steps are found once and a resample
+    only weights them: O(n m) a resample instead of a sweep.
+
+    Parameters
+    ----------
+    predicted_utility, predicted_cost, quality, cost : arrays of shape (n, m)
+        As for `sweep`.
+
+    Examples
+    --------
+    >>> gain = np.array([[0.0, 0.9], [0.0, 0.1]])
+    >>> curve = Resweep(gain, np.tile([0.0, 1.0], (2, 1)), gain, np.tile([0.0, 1.0], (2, 1)))
+    >>> cost, quality = curve.points(np.array([2.0, 0.0]), n_points=10)
+    >>> cost.tolist(), quality.tolist()
+    ([0.0, 1.0, 1.0], [0.0, 0.9, 0.9])
+    """
+
+    def __init__(self, predicted_utility: Floats, predicted_cost: Floats, quality: Floats, cost: Floats) -> None:
+        steps = hull_increments(np.ascontiguousarray(predicted_utility), np.ascontiguousarray(predicted_cost))
+        rows, tables = np.arange(len(quality)), (cost, quality)
+        self._query = steps.query
+        self._ends = np.flatnonzero(np.diff(steps.group, append=len(steps.group) + 1))
+        self._start = np.stack([table[rows, steps.start] for table in tables])
+        self._gain = np.stack(
+            [table[steps.query, steps.to_arm] - table[steps.query, steps.from_arm] for table in tables]
+        )
+
+    def points(self, weight: Floats, *, n_points: int) -> tuple[Floats, Floats]:
+        """Mean cost and quality of about `n_points` operating points where query i counts `weight[i]` times."""
+        share = weight / weight.sum()
+        start = (self._start @ share)[:, None]
+        curve = np.hstack([start, start + np.cumsum(self._gain * share[self._query], axis=1)[:, self._ends]])
+        cost, quality = curve[:, _evenly(curve[0], max(n_points, 2))]
+        return cost, quality
 
 
 def _evenly(cost: Floats, n_points: int) -> NDArray[np.intp]:

@@ -13,7 +13,7 @@ from scipy.stats import norm as normal_distribution
 
 from defer.evaluation.calibration import Calibration, calibration
 from defer.evaluation.estimate import Estimate
-from defer.evaluation.frontier import Frontier, aiq, area_over_zero, oracle, sweep, upper_hull
+from defer.evaluation.frontier import Frontier, Resweep, aiq, area_over_zero, oracle, sweep, upper_hull
 from defer.evaluation.intervals import Interval, mean_interval, wilson_interval
 from defer.evaluation.realised import outcome_table, policy_terms
 from defer.evaluation.resampling import bootstrap_interval
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 __all__ = ["Evaluation"]
 
 Floats = NDArray[np.float64]
+
+# Of a resampled curve.
+_POINTS = 60
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +160,7 @@ class Evaluation:
             If `has_frontier` is False.
         """
         self._needs_frontier()
-        return self._sweep(None, n_points=100)
+        return sweep(*self._swept(), n_points=100, cluster=self.log.cluster)
 
     @property
     def operating_points(self) -> nw.DataFrame[Any]:
@@ -172,14 +175,15 @@ class Evaluation:
 
     def aiq(self, *, norm: Any = "range") -> float:
         """Average quality of the hull of the router's points over the arms' range of costs that it covers."""
-        return self._aiq(self.frontier, self.outcomes("cost").mean(axis=0), norm)
+        return self._aiq(self.frontier.cost, self.frontier.quality, self.outcomes("cost").mean(axis=0), norm)
 
     def aiq_interval(self, *, norm: Any = "range", n_bootstrap: int = 200, random_state: int = 0) -> Interval:
         """`aiq` with a bootstrap interval over clusters of queries; the curve is computed anew in each resample."""
-        cost, value = self.outcomes("cost"), self.aiq(norm=norm)
+        cost, value, resweep = self.outcomes("cost"), self.aiq(norm=norm), self._resweep()
 
         def statistic(rows: NDArray[np.intp]) -> float:
-            return self._aiq(self._sweep(rows), cost[rows].mean(axis=0), norm)
+            weight = np.bincount(rows, minlength=len(cost)).astype(np.float64)
+            return self._aiq(*resweep.points(weight, n_points=_POINTS), weight @ cost / len(rows), norm)
 
         return self._bootstrap(value, statistic, n_bootstrap, random_state)
 
@@ -192,9 +196,12 @@ class Evaluation:
         quality, cost = self.outcomes("quality"), self.outcomes("cost")
         value = area_over_zero(self.frontier.cost, self.frontier.quality, cost.mean(axis=0), quality.mean(axis=0))
 
+        resweep = self._resweep()
+
         def statistic(rows: NDArray[np.intp]) -> float:
-            curve = self._sweep(rows)
-            return area_over_zero(curve.cost, curve.quality, cost[rows].mean(axis=0), quality[rows].mean(axis=0))
+            weight = np.bincount(rows, minlength=len(cost)).astype(np.float64)
+            points = resweep.points(weight, n_points=_POINTS)
+            return area_over_zero(*points, weight @ cost / len(rows), weight @ quality / len(rows))
 
         return self._bootstrap(value, statistic, n_bootstrap, random_state)
 
@@ -310,18 +317,19 @@ class Evaluation:
     def _z(self) -> float:
         return float(normal_distribution.ppf((1 + self.level) / 2))
 
-    def _sweep(self, rows: NDArray[np.intp] | None, *, n_points: int = 60) -> Frontier:
+    def _swept(self) -> tuple[Floats, Floats, Floats, Floats]:
         assert self.predicted_quality is not None
         assert self.predicted_cost is not None
         utility = self.predicted_quality - self.cost_weight * self.predicted_cost
-        tables = [utility, self.predicted_cost, self.outcomes("quality"), self.outcomes("cost")]
-        if rows is not None:
-            return sweep(*(table[rows] for table in tables), n_points=n_points)
-        return sweep(*tables, n_points=n_points, cluster=self.log.cluster)
+        return utility, self.predicted_cost, self.outcomes("quality"), self.outcomes("cost")
 
-    def _aiq(self, curve: Frontier, arm_cost: Floats, norm: Any) -> float:
-        start = max(float(arm_cost.min()), float(curve.cost.min()))
-        return aiq(curve.cost, curve.quality, norm=norm, low=start, high=max(float(arm_cost.max()), start))
+    def _resweep(self) -> Resweep:
+        self._needs_frontier()
+        return Resweep(*self._swept())
+
+    def _aiq(self, cost: Floats, quality: Floats, arm_cost: Floats, norm: Any) -> float:
+        start = max(float(arm_cost.min()), float(cost.min()))
+        return aiq(cost, quality, norm=norm, low=start, high=max(float(arm_cost.max()), start))
 
     def _bootstrap(self, value: float, statistic: Any, n_bootstrap: int, seed: int) -> Interval:
         groups = query_groups(self.log)

@@ -87,9 +87,7 @@ def render_report(evaluation: Evaluation) -> str:
         points=_operating_points(evaluation),
         domains=_domains(evaluation),
         more_domains=max(0, len(summary.domains) - _MOST_DOMAINS),
-        area=evaluation.area_over_zero(n_bootstrap=_resamples(len(evaluation.log)))
-        if evaluation.has_frontier
-        else None,
+        area=evaluation.area_over_zero() if evaluation.has_frontier else None,
         metrics=_metrics(evaluation),
         figures=_figures(evaluation),
         versions={
@@ -101,10 +99,6 @@ def render_report(evaluation: Evaluation) -> str:
         fingerprint=log_hash(evaluation.log),
         limit=repr(evaluation.limit) if evaluation.limit is not None else "none",
     )
-
-
-def _resamples(n: int) -> int:
-    return 200 if n <= 10_000 else 20
 
 
 def _operating_points(evaluation: Evaluation) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from defer.evaluation import aiq, area_over_zero, hull_quality, oracle, sweep, upper_hull
+from defer.evaluation.frontier import Resweep
 from defer.exceptions import EvaluationError
 
 # --- sweep ------------------------------------------------------------------------------------------------------------
@@ -242,3 +243,19 @@ def test_oracle_refuses_queries_without_quality_and_costs_of_another_shape():
         oracle([[1.0, 0.0], [np.nan, np.nan]])
     with pytest.raises(EvaluationError, match=r"cost must have shape \(1, 2\) like quality, got \(2,\)"):
         oracle([[1.0, 0.0]], [1.0, 2.0])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_weighting_the_steps_is_sweeping_the_resampled_queries(seed):
+    rng = np.random.default_rng(seed)
+    utility, price = rng.normal(size=(80, 4)), rng.integers(1, 4, size=(80, 4)).astype(float)
+    quality, cost = rng.random((80, 4)), rng.random((80, 4))
+    rows = rng.integers(80, size=80)
+    # Within a group of equal slopes the curve has one point for all, so that repeats of a query make no points of their own.
+    whole = sweep(utility[rows], price[rows], quality[rows], cost[rows], n_points=10**6)
+    at, found = Resweep(utility, price, quality, cost).points(
+        np.bincount(rows, minlength=80).astype(float), n_points=10**6
+    )
+    kept = np.concatenate(([True], (np.abs(np.diff(at)) + np.abs(np.diff(found))) > 1e-12))
+    assert at[kept] == pytest.approx(whole.cost, abs=1e-12)
+    assert found[kept] == pytest.approx(whole.quality, abs=1e-12)
