@@ -1,4 +1,4 @@
-"""The command line: demo, audit, fit, route, evaluate, report.
+"""The command line: demo, audit, split, fit, route, evaluate, report.
 
 Results go to standard output, progress and warnings to standard error.  An error is one clear line and exit code 1;
 ``--debug``, anywhere on the line, shows where it came from.
@@ -7,9 +7,8 @@ Results go to standard output, progress and warnings to standard error.  An erro
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+import warnings
 from dataclasses import replace
-from enum import StrEnum
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,21 +16,32 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from defer._version import __version__
-from defer.exceptions import DeferError
-from defer.terminal import LineCommand, LineGroup, print_json, say, show_evaluation, steps
+from defer.command_files import DEFAULT_QUERIES, check_file, check_folder, query_columns, read_log
+from defer.command_options import (
+    Columns,
+    Features,
+    Json,
+    LogFile,
+    LogText,
+    MeanCost,
+    Policy,
+    PolicyText,
+    RouterName,
+    SplitBy,
+    TrainingLog,
+    Trust,
+)
+from defer.exceptions import DeferError, LeakageWarning
+from defer.terminal import LineCommand, LineGroup, counted, print_json, say, show_evaluation, steps
 
 if TYPE_CHECKING:
     from defer.evaluation.result import Evaluation
     from defer.portfolios.limits import Budget
-    from defer.portfolios.outcomes import OutcomeLog
 
-__all__ = ["RouterName", "app", "main"]
+__all__ = ["app", "main"]
 
 # Queries that are routed at a time where no budget ties the whole batch together.
 _CHUNK = 2048
-
-_DEFAULT = {"text": "prompt"}
-
 
 app = typer.Typer(
     name="defer",
@@ -41,48 +51,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     help="Fit a router on logged outcomes of your models, and know what it is worth before it ships.",
-    epilog="Exit codes: 0 fine, 1 error, 2 wrong usage, 3 a log that is not sound (audit).",
+    epilog="Exit codes: 0 fine, 1 error, 2 wrong usage, 3 a log that is not sound (audit).  "
+    "--debug may stand anywhere on the line.",
 )
-
-
-class RouterName(StrEnum):
-    """Routers that `fit` knows."""
-
-    quality = "quality"
-    knn = "knn"
-    single = "single"
-    mixture = "mixture"
-
-
-LogFile = Annotated[
-    Path,
-    typer.Argument(
-        metavar="LOG", help="Outcome log, a Parquet file: wide (score:ARM, cost_usd:ARM, latency_s:ARM) or long."
-    ),
-]
-Policy = Annotated[Path, typer.Argument(metavar="POLICY", help="Folder of a saved policy.")]
-TextColumnName = Annotated[
-    str | None,
-    typer.Option(
-        "--text", metavar="COLUMN", help="Column with the text of the query.  Default: the policy's, or 'prompt'."
-    ),
-]
-Features = Annotated[
-    list[str] | None,
-    typer.Option("--feature", metavar="COLUMN", help="Numeric column, in place of a text; repeat it."),
-]
-Columns = Annotated[
-    list[str] | None,
-    typer.Option("--column", metavar="FIELD=NAME", help="Another name for a column, such as quality=acc:; repeat it."),
-]
-MeanCost = Annotated[
-    float | None, typer.Option("--budget", metavar="USD", min=0.0, help="Mean cost per query, in US dollars.")
-]
-Trust = Annotated[
-    list[str] | None,
-    typer.Option("--trust", metavar="TYPE", help="Full name of a foreign type that the policy may hold; repeat it."),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 
 
 def _print_version(wanted: bool) -> None:
@@ -117,7 +88,10 @@ def demo(
     from defer.persistence import save
     from defer.portfolios.limits import Budget
 
+    check_folder(out)
     out.mkdir(parents=True, exist_ok=True)
+    check_folder(out / "policy")
+    check_file(out / "report.html")
     with steps() as step:
         step("read and audit the embedded log")
         log = load_tiny()
@@ -130,16 +104,20 @@ def demo(
         step("evaluate on held-out queries")
         evaluation = evaluate(tuned, test, train=train)
         step("write policy and report")
-        save(tuned, out / "policy", log=train, queries=_DEFAULT, overwrite=True)
+        value = evaluation.estimate
+        metrics = {"quality": value.value, "quality_low": value.low, "quality_high": value.high}
+        metrics["cost"] = value.cost.value
+        save(tuned, out / "policy", log=train, queries=DEFAULT_QUERIES, metrics=metrics, overwrite=True)
         evaluation.to_html(out / "report.html")
     if not as_json:
-        typer.echo(f"embedded log: {len(log):,} queries, {len(log.arms)} arms, {'sound' if sound else 'not sound'}")
+        size = f"{counted(len(log), 'query', 'queries')}, {counted(len(log.arms), 'arm', 'arms')}"
+        typer.echo(f"embedded log: {size}, {'sound' if sound else 'not sound'}")
     show_evaluation(evaluation, as_json, report=out / "report.html", policy=out / "policy")
 
 
 @app.command(cls=LineCommand)
 def audit(
-    log: LogFile, text: TextColumnName = None, feature: Features = None, column: Columns = None, as_json: Json = False
+    log: LogFile, text: LogText = None, feature: Features = None, column: Columns = None, as_json: Json = False
 ) -> None:
     """Can this log answer the question?  Support, effective sample size, repeated texts, gaps.
 
@@ -147,13 +125,58 @@ def audit(
     """
     from defer.evaluation.audit import audit as run_audit
 
-    result = run_audit(_read(log, _query_columns(text, feature), column))
+    result = run_audit(read_log(log, query_columns(text, feature), column))
     if as_json:
         print_json(result.as_dict())
     else:
         typer.echo(str(result))
     if not result.is_sound:
         raise typer.Exit(3)
+
+
+@app.command(cls=LineCommand)
+def split(
+    log: LogFile,
+    train: Annotated[Path, typer.Option("--train", metavar="FILE", help="Parquet file of the training part.")],
+    test: Annotated[Path, typer.Option("--test", metavar="FILE", help="Parquet file of the test part.")],
+    test_size: Annotated[
+        float, typer.Option("--test-size", metavar="SHARE", help="Share of the queries in the test part.")
+    ] = 0.3,
+    by: Annotated[
+        SplitBy,
+        typer.Option(
+            "--by",
+            help="cluster: keep clusters, or else equal texts, on one side; time: test on the latest; random: neither.",
+        ),
+    ] = SplitBy.cluster,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Draws the parts.")] = 0,
+    text: LogText = None,
+    feature: Features = None,
+    column: Columns = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Split a log into a training and a test part.
+
+    The parts are outcome logs of their own: texts stand in the column prompt, and columns that are no part of an outcome
+    log are left out.
+    """
+    places = {"LOG": log.resolve(), "--train": train.resolve(), "--test": test.resolve()}
+    if len(set(places.values())) < len(places):
+        raise typer.BadParameter("LOG, --train and --test must be three different files")
+    for path in (train, test):
+        check_file(path, overwrite=overwrite)
+    data = read_log(log, query_columns(text, feature), column, needs_queries=True, as_stored=True)
+    parts = dict(zip((train, test), data.split(test_size, seed=seed, by=by.value), strict=True))
+    for path, part in parts.items():
+        part.to_parquet(path)
+    if as_json:
+        names = ("train", "test")
+        sizes = [{"path": str(path), "n_queries": len(part)} for path, part in parts.items()]
+        print_json(dict(zip(names, sizes, strict=True)))
+        return
+    for path, part in parts.items():
+        typer.echo(f"{counted(len(part), 'query', 'queries')} -> {path}")
 
 
 @app.command(cls=LineCommand)
@@ -169,7 +192,7 @@ def fit(
         ),
     ] = RouterName.quality,
     budget: MeanCost = None,
-    text: TextColumnName = None,
+    text: LogText = None,
     feature: Features = None,
     column: Columns = None,
     embeddings: Annotated[
@@ -185,12 +208,17 @@ def fit(
 
     if (out / "manifest.json").exists() and not overwrite:
         raise DeferError(f"{str(out)!r} holds a policy already: give --overwrite to replace it")
-    queries = _query_columns(text, feature)
+    check_folder(out)
+    queries = query_columns(text, feature)
     with steps() as step:
         step("read the log")
-        data = _read(log, queries, column, needs_queries=True)
+        data = read_log(log, queries, column, needs_queries=True)
         if not queries and isinstance(data.X, list):
-            queries = dict(_DEFAULT)
+            queries = dict(DEFAULT_QUERIES)
+        if len(data) == 1:
+            say("warning", "the log has one query: nothing can be learned from it")
+        if len(data.arms) == 1:
+            say("warning", "the log has one arm: there is nothing to choose")
         step("fit")
         model = _router(kind, data.X, embeddings)
         options: dict[str, Any] = {} if data.propensity is None else {"propensity": data.propensity}
@@ -207,7 +235,8 @@ def fit(
     if as_json:
         print_json({"policy": str(out), **document})
     else:
-        typer.echo(f"{document['router']} on {len(data):,} queries and {len(data.arms)} arms -> {out}")
+        size = f"{counted(len(data), 'query', 'queries')} and {counted(len(data.arms), 'arm', 'arms')}"
+        typer.echo(f"{document['router']} on {size} -> {out}")
 
 
 @app.command(cls=LineCommand)
@@ -217,7 +246,7 @@ def route(
         Path, typer.Argument(metavar="QUERIES", help="JSON lines, an object each; - is standard input.")
     ],
     budget: MeanCost = None,
-    text: TextColumnName = None,
+    text: PolicyText = None,
     feature: Features = None,
     trust: Trust = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Draws the randomised group, if there is one.")] = 0,
@@ -232,12 +261,13 @@ def route(
     from defer.persistence import load, manifest
     from defer.query_lines import answer_lines, queries_of, read_lines
 
-    saved = manifest(policy)["queries"]
+    document = manifest(policy)
+    saved = document["queries"]
     if saved is None and text is None and not feature:
         raise DeferError(
             "the policy does not say what its queries are called: give --text, or --feature for each number"
         )
-    columns = _query_columns(text, feature, saved)
+    columns = query_columns(text, feature, saved)
     rows = read_lines(queries, columns)
     first = next(rows, None)
     if first is None:
@@ -248,10 +278,10 @@ def route(
     with steps(quiet=sys.stdout.isatty()) as step:
         while chunk := list(rows if limit is not None else islice(rows, _CHUNK)):
             routing = router.route(queries_of(chunk, columns), limit=limit, random_state=random_state)
-            sys.stdout.write("".join(answer_lines(chunk, routing)))
+            sys.stdout.write("".join(answer_lines(chunk, routing, has_cost=document["has_cost"])))
             sys.stdout.flush()
             done += len(chunk)
-            step(f"routed {done:,} queries")
+            step(f"routed {counted(done, 'query', 'queries')}")
 
 
 @app.command(cls=LineCommand)
@@ -259,15 +289,16 @@ def evaluate(
     policy: Policy,
     log: LogFile,
     html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write the report here.")] = None,
+    train: TrainingLog = None,
     budget: MeanCost = None,
-    text: TextColumnName = None,
+    text: PolicyText = None,
     feature: Features = None,
     trust: Trust = None,
     column: Columns = None,
     as_json: Json = False,
 ) -> None:
     """Evaluate a saved policy on a held-out log."""
-    evaluation = _evaluate(policy, log, html, budget, (text, feature), column, trust)
+    evaluation = _evaluate(policy, log, train, html, budget, (text, feature), column, trust)
     show_evaluation(evaluation, as_json, report=html)
 
 
@@ -276,15 +307,16 @@ def report(
     policy: Policy,
     log: LogFile,
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="HTML file to write.")] = Path("report.html"),
+    train: TrainingLog = None,
     budget: MeanCost = None,
-    text: TextColumnName = None,
+    text: PolicyText = None,
     feature: Features = None,
     trust: Trust = None,
     column: Columns = None,
     as_json: Json = False,
 ) -> None:
     """Write the report of a saved policy on a held-out log, and print its path."""
-    _evaluate(policy, log, out, budget, (text, feature), column, trust)
+    _evaluate(policy, log, train, out, budget, (text, feature), column, trust)
     if as_json:
         print_json({"report": str(out)})
     else:
@@ -300,53 +332,6 @@ def _budget(mean_cost: float | None) -> Budget | None:
     from defer.portfolios.limits import Budget
 
     return None if mean_cost is None else Budget(mean_cost=mean_cost)
-
-
-def _query_columns(
-    text: str | None, feature: list[str] | None, saved: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """Where a table keeps its queries: what was asked for, else what the policy was fitted on."""
-    if text is not None and feature:
-        raise typer.BadParameter("give either --text or --feature, not both")
-    if feature:
-        return {"features": list(feature)}
-    if text is not None:
-        return {"text": text}
-    return dict(saved or {})
-
-
-def _read(
-    path: Path, queries: Mapping[str, Any], column: list[str] | None, *, needs_queries: bool = False
-) -> OutcomeLog:
-    import pyarrow.parquet as pq
-
-    from defer.portfolios.outcomes import OutcomeLog
-    from defer.query_lines import plain_queries
-
-    wrong = [item for item in column or [] if "=" not in item]
-    if wrong:
-        raise typer.BadParameter(f"--column takes FIELD=NAME, got {wrong[0]!r}")
-    if not path.is_file():
-        raise DeferError(f"{path}: there is no such file")
-    mapping = dict(item.split("=", 1) for item in column or [])
-    try:
-        names = pq.read_schema(path).names
-    except (OSError, ValueError) as error:
-        raise DeferError(f"{path} cannot be read as Parquet: {error}") from None
-    if not queries and _DEFAULT["text"] in names:
-        queries = _DEFAULT
-    try:
-        log = OutcomeLog.read_parquet(path, columns=mapping or None, **queries)
-    except DeferError as error:
-        message = str(error)
-        for argument, option in (("text=", "--text"), ("features=", "--feature"), ("columns=", "--column")):
-            message = message.replace(argument, option)
-        raise DeferError(f"{path}: {message}") from error
-    if log.X is None and needs_queries:
-        raise DeferError(
-            f"{path} has no column {_DEFAULT['text']!r}: name the queries with --text or --feature; the columns are {names[:20]}"
-        )
-    return replace(log, X=plain_queries(log.X, str(path)))
 
 
 def _router(kind: RouterName, X: Any, embeddings: bool) -> Any:
@@ -376,6 +361,7 @@ def _router(kind: RouterName, X: Any, embeddings: bool) -> Any:
 def _evaluate(
     policy: Path,
     log: Path,
+    train: Path | None,
     html: Path | None,
     budget: float | None,
     queries: tuple[str | None, list[str] | None],
@@ -385,18 +371,26 @@ def _evaluate(
     from defer.evaluation.evaluation import evaluate
     from defer.persistence import load, log_hash, manifest
 
-    if html is not None and not html.parent.is_dir():
-        raise DeferError(f"{html}: there is no folder {html.parent}")
+    if html is not None:
+        check_file(html)
     document = manifest(policy)
-    columns = _query_columns(*queries, document["queries"])
+    columns, trained_on = query_columns(*queries, document["queries"]), document["training_log"]
     with steps() as step:
         step("read the log")
-        data = _read(log, columns, column, needs_queries=True)
+        data = read_log(log, columns, column, needs_queries=True)
+        known = None if train is None else read_log(train, columns, column, needs_queries=True)
+        if known is not None and trained_on not in (None, log_hash(known)):
+            say("warning", f"--train: {train} is not the log that the policy was fitted on, its manifest says")
+        is_training_log = trained_on == log_hash(data)
+        known = data if is_training_log else known
         step("route and evaluate")
-        evaluation = evaluate(load(policy, trusted=trust or ()), data, limit=_budget(budget))
+        evaluation = evaluate(load(policy, trusted=trust or ()), data, limit=_budget(budget), train=known)
+        if is_training_log and evaluation.n_leaked is None:
+            # Queries of numbers are not compared one by one, but the whole log is the very one.
+            evaluation = replace(evaluation, n_leaked=len(data))
+            text = "this is the log that the policy was fitted on: the evaluation flatters it"
+            warnings.warn(text, LeakageWarning, stacklevel=2)
         if html is not None:
             step("write the report")
             evaluation.to_html(html)
-    if document["training_log"] == log_hash(data):
-        say("warning", "this is the log that the policy was trained on: the evaluation flatters it")
     return evaluation

@@ -27,7 +27,7 @@ from defer.fingerprint import log_hash
 from defer.model_file import model_bytes, model_from_bytes
 from defer.portfolios.outcomes import OutcomeLog
 
-__all__ = ["load", "log_hash", "manifest", "save"]
+__all__ = ["check_queries", "describe", "load", "log_hash", "manifest", "save"]
 
 _SCHEMA = 1
 _MANIFEST, _SEAL = "manifest.json", "manifest_sha256"
@@ -70,7 +70,8 @@ def save(
     Raises
     ------
     PersistenceError
-        If the folder holds a policy already, the router is not fitted, or it holds a type that loading would refuse.
+        If the folder holds a policy already, the router is not fitted, it holds a type that loading would refuse, or
+        `queries` is not of that form.
 
     Examples
     --------
@@ -82,6 +83,7 @@ def save(
     ...     load(folder).predict([[0.9]]).tolist()
     [1]
     """
+    check_queries(queries)
     target = Path(folder)
     if target.exists() and not target.is_dir():
         raise PersistenceError(f"{str(target)!r} is a file; a policy is a folder")
@@ -100,7 +102,7 @@ def save(
         "defer": __version__,
         "scikit-learn": version("scikit-learn"),
         "python": platform.python_version(),
-        "router": type(router).__name__,
+        "router": describe(router),
         "arms": arms,
         "queries": None if queries is None else dict(queries),
         "has_cost": bool(router.has_cost_),
@@ -114,7 +116,7 @@ def save(
     try:
         document[_SEAL] = _seal(document)
     except TypeError as error:
-        raise PersistenceError(f"names of arms, queries= and metrics= must be text or numbers: {error}") from None
+        raise PersistenceError(f"names of arms and of metrics= must be text or numbers: {error}") from None
     target.mkdir(parents=True, exist_ok=True)
     model = target / _model_name(document)
     _write(model, data)
@@ -220,6 +222,60 @@ def load(folder: str | PathLike[str], *, trusted: Sequence[str] = ()) -> Any:
     if not hasattr(router, "arms_") or _plain_arms(router) != document["arms"]:
         raise PersistenceError(f"{str(folder)!r}: the arms of the model and of the manifest differ")
     return router
+
+
+def check_queries(queries: Any) -> None:
+    """Refuse names of queries that a policy cannot be used with.
+
+    Parameters
+    ----------
+    queries : mapping or None
+        As for `save`.
+
+    Raises
+    ------
+    PersistenceError
+        If it is neither ``{"text": column}`` nor ``{"features": [columns]}``.
+
+    Examples
+    --------
+    >>> check_queries({"features": ["length", "digits"]})
+    """
+    if queries is None:
+        return
+    form = "queries= must be {'text': column} or {'features': [columns]}"
+    if not isinstance(queries, Mapping):
+        raise PersistenceError(f"{form}, got {queries!r}")
+    if set(queries) not in ({"text"}, {"features"}):
+        raise PersistenceError(f"{form}, got keys {list(queries)}")
+    if "text" in queries:
+        if not isinstance(queries["text"], str):
+            raise PersistenceError(f"{form}, and a column is a str; got {queries['text']!r}")
+        return
+    names = queries["features"]
+    if not isinstance(names, (list, tuple)) or not names:
+        raise PersistenceError(f"{form}, with a list of at least one column; got {names!r}")
+    wrong = [name for name in names if not isinstance(name, str)]
+    if wrong:
+        raise PersistenceError(f"{form}, and a column is a str; got {wrong[0]!r} as one of {len(names)}")
+
+
+def describe(router: Any) -> str:
+    """Names of a router's classes: of the steps, if it is a pipeline.
+
+    Parameters
+    ----------
+    router : router or pipeline
+
+    Examples
+    --------
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> from defer.estimators import QualityRouter, make_pipeline
+    >>> describe(make_pipeline(StandardScaler(), QualityRouter()))
+    'StandardScaler → QualityRouter'
+    """
+    steps = [step for _, step in router.steps] if hasattr(router, "steps") else [router]
+    return " → ".join(type(step).__name__ for step in steps)
 
 
 def _write(path: Path, data: bytes) -> None:

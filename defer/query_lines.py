@@ -6,6 +6,7 @@ Lines are read and checked one by one, and given back with the arm that each tak
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
@@ -19,6 +20,8 @@ from defer.estimators.routing import Routing
 from defer.exceptions import DeferError
 
 __all__ = ["answer_lines", "plain_queries", "queries_of", "read_lines"]
+
+_ANSWER = ("arm", "propensity", "quality", "cost_usd", "fallbacks")
 
 
 def read_lines(path: Path, columns: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -37,11 +40,11 @@ def read_lines(path: Path, columns: Mapping[str, Any]) -> Iterator[dict[str, Any
     Raises
     ------
     DeferError
-        Names the line that is no JSON object, or that lacks the text or a number.
+        Names the line that is no JSON object, lacks the text or a finite number, or has a key that the answer needs.
     """
     standard_input = str(path) == "-"
     if not standard_input and not path.is_file():
-        raise DeferError(f"{path}: there is no such file")
+        raise DeferError(f"{path} is a folder, not a file" if path.is_dir() else f"{path}: there is no such file")
     with nullcontext(sys.stdin.buffer) if standard_input else path.open("rb") as source:
         for number, line in enumerate(source, start=1):
             if not line.strip():
@@ -53,6 +56,8 @@ def read_lines(path: Path, columns: Mapping[str, Any]) -> Iterator[dict[str, Any
                 raise DeferError(f"{where} is no JSON: {error.msg} at character {error.pos + 1}") from None
             except UnicodeDecodeError as error:
                 raise DeferError(f"{where} is no UTF-8: byte {error.start + 1} cannot be read") from None
+            except (ValueError, RecursionError):  # more digits, or brackets in brackets, than Python reads
+                raise DeferError(f"{where} cannot be read: a number is too long, or it is nested too deeply") from None
             if not isinstance(row, dict):
                 raise DeferError(f"{where} is no JSON object but {type(row).__name__}")
             _check_row(row, columns, where)
@@ -67,8 +72,22 @@ def _check_row(row: Mapping[str, Any], columns: Mapping[str, Any], where: str) -
         value = row[name]
         if text is not None and not isinstance(value, str):
             raise DeferError(f"{where}: {name!r} must be text, got {value!r}")
-        if text is None and not isinstance(value, (int, float)):
-            raise DeferError(f"{where}: {name!r} must be a number, got {value!r}")
+        if text is None:
+            _check_number(value, f"{where}: {name!r}")
+    own = [name for name in _ANSWER if name in row]
+    if own:
+        raise DeferError(f"{where} has a key {own[0]!r} of its own, which the answer would replace: rename it")
+
+
+def _check_number(value: Any, where: str) -> None:
+    if not isinstance(value, (int, float)):
+        raise DeferError(f"{where} must be a number, got {value!r}")
+    try:
+        is_finite = math.isfinite(value)
+    except OverflowError:
+        raise DeferError(f"{where} must be a number below 1.8e308, got one of {len(str(abs(value)))} digits") from None
+    if not is_finite:
+        raise DeferError(f"{where} must be a finite number, got {value!r}")
 
 
 def queries_of(rows: list[dict[str, Any]], columns: Mapping[str, Any]) -> Any:
@@ -114,7 +133,7 @@ def plain_queries(X: Any, source: str) -> Any:
     return np.column_stack([np.asarray(frame[name].cast(nw.Float64).to_numpy()) for name in frame.columns])
 
 
-def answer_lines(rows: list[dict[str, Any]], routing: Routing) -> Iterator[str]:
+def answer_lines(rows: list[dict[str, Any]], routing: Routing, *, has_cost: bool) -> Iterator[str]:
     """Lines of JSON: every object with its arm, propensity, predicted quality and cost, and fallbacks.
 
     Parameters
@@ -122,17 +141,14 @@ def answer_lines(rows: list[dict[str, Any]], routing: Routing) -> Iterator[str]:
     rows : list of n dicts
     routing : Routing
         Of the same n queries.
+    has_cost : bool
+        Whether the router knows costs; without them ``cost_usd`` is null.
     """
     arms, others = routing.arms.tolist(), routing.fallbacks.tolist()
     numbers = zip(
         routing.arm.tolist(), routing.propensity.tolist(), routing.quality.tolist(), routing.cost.tolist(), strict=True
     )
     for row, (arm, propensity, quality, cost), rest in zip(rows, numbers, others, strict=True):
-        answer = {
-            "arm": arms[arm],
-            "propensity": propensity,
-            "quality": quality,
-            "cost_usd": cost,
-            "fallbacks": [arms[other] for other in rest],
-        }
-        yield json.dumps({**row, **answer}) + "\n"
+        fallbacks = [arms[other] for other in rest]
+        values = (arms[arm], propensity, quality, cost if has_cost else None, fallbacks)
+        yield json.dumps({**row, **dict(zip(_ANSWER, values, strict=True))}) + "\n"

@@ -23,7 +23,7 @@ from defer.exceptions import DeferError, DeferWarning
 if TYPE_CHECKING:
     from defer.evaluation.result import Evaluation
 
-__all__ = ["LineCommand", "LineGroup", "print_json", "say", "show_evaluation", "steps"]
+__all__ = ["LineCommand", "LineGroup", "counted", "print_json", "say", "show_evaluation", "steps"]
 
 _out, _err = Console(highlight=False), Console(stderr=True, highlight=False)
 
@@ -71,6 +71,23 @@ def say(kind: str, text: str = "") -> None:
     """
     colour = {"error": "bold red", "warning": "yellow"}.get(kind, "")
     _err.print(Text.assemble((kind, colour), f": {text}" if text else ""), soft_wrap=True)
+
+
+def counted(n: int, one: str, many: str) -> str:
+    """A number with its noun.
+
+    Parameters
+    ----------
+    n : int
+    one, many : str
+        The noun in singular and plural.
+
+    Examples
+    --------
+    >>> counted(1, "query", "queries"), counted(2000, "query", "queries")
+    ('1 query', '2,000 queries')
+    """
+    return f"{n:,} {one if n == 1 else many}"
 
 
 def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
@@ -128,6 +145,7 @@ def show_evaluation(evaluation: Evaluation, as_json: bool, *, report: Path | Non
                 "difference": {"value": gap.value, "low": gap.low, "high": gap.high, "baseline": evaluation.baseline},
                 "verdict": verdict(evaluation),
                 "load": evaluation.load,
+                "n_leaked": evaluation.n_leaked,
                 "warnings": list(evaluation.estimate.warnings),
                 **{name: str(path) for name, path in paths.items() if path is not None},
             }

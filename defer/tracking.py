@@ -23,7 +23,7 @@ from defer.evaluation.evaluation import OBSERVERS
 from defer.evaluation.result import Evaluation
 from defer.exceptions import DeferWarning, MissingExtraError, PersistenceError, RouterInputError
 from defer.fingerprint import log_hash
-from defer.persistence import load, manifest, save
+from defer.persistence import check_queries, load, manifest, save
 from defer.portfolios.outcomes import OutcomeLog
 
 if TYPE_CHECKING:
@@ -82,12 +82,17 @@ def log_evaluation(evaluation: Evaluation, *, run_name: str | None = None) -> st
     ----------
     evaluation : Evaluation
     run_name : str, optional
-        Of the run that is opened where none is active.
+        Of the run that is opened where none is active, or inside the active one.
 
     Returns
     -------
     str
         Identifier of the run: the active one, or one opened and closed here.
+
+    Notes
+    -----
+    A run holds one value of a parameter.  If the active run already has other values of these parameters or metrics,
+    such as those of another evaluation, a nested run is opened for this one.
 
     Raises
     ------
@@ -95,13 +100,15 @@ def log_evaluation(evaluation: Evaluation, *, run_name: str | None = None) -> st
         If MLflow is not installed.
     """
     mlflow = _mlflow()
-    run = mlflow.active_run()
-    if run is None:
-        with mlflow.start_run(run_name=run_name) as opened:
-            _log(mlflow, evaluation)
-            return str(opened.info.run_id)
-    _log(mlflow, evaluation)
-    return str(run.info.run_id)
+    run, parameters, metrics = mlflow.active_run(), _parameters_of(evaluation), metrics_of(evaluation)
+    if run is not None:
+        known = mlflow.get_run(run.info.run_id).data
+        if _agrees(known.params, parameters) and _agrees(known.metrics, metrics):
+            _log(mlflow, evaluation, parameters, metrics)
+            return str(run.info.run_id)
+    with mlflow.start_run(run_name=run_name, nested=run is not None) as opened:
+        _log(mlflow, evaluation, parameters, metrics)
+        return str(opened.info.run_id)
 
 
 def autolog(*, disable: bool = False) -> None:
@@ -155,12 +162,10 @@ def save_model(
     MissingExtraError
         If MLflow is not installed.
     PersistenceError
-        If the folder is not empty, or the router cannot be saved.
-    RouterInputError
-        If `queries` says neither ``text`` nor ``features``.
+        If the folder is not empty, the router cannot be saved, or `queries` says neither ``text`` nor ``features``.
     """
     mlflow = _mlflow()
-    _check_names(queries)
+    check_queries(queries)
     folder = Path(path)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise PersistenceError(f"{str(folder)!r} exists already; an MLflow model needs a folder of its own")
@@ -210,7 +215,7 @@ def log_model(router: Any, name: str = "router", *, registered_model_name: str |
     import defer.tracking
 
     mlflow = _mlflow()
-    _check_names(options.get("queries"))
+    check_queries(options.get("queries"))
     return mlflow.models.Model.log(
         artifact_path=None, name=name, flavor=defer.tracking, registered_model_name=registered_model_name,
         router=router, **options,
@@ -279,7 +284,7 @@ class RouterModel:
         self._random = np.random.RandomState(random_state)
 
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> DataFrame:
-        """Arm, propensity, predicted quality and predicted cost of every query.
+        """Arm, propensity, predicted quality and predicted cost of every query; the cost is NaN if the router knows none.
 
         Parameters
         ----------
@@ -295,8 +300,9 @@ class RouterModel:
         import pandas as pd
 
         routing = self.router.route(_queries(model_input, self.queries), random_state=self._random)
+        cost = routing.cost if self.router.has_cost_ else np.full(len(routing), np.nan)
         return pd.DataFrame(
-            {"arm": routing.label, "propensity": routing.propensity, "quality": routing.quality, "cost": routing.cost}
+            {"arm": routing.label, "propensity": routing.propensity, "quality": routing.quality, "cost": cost}
         )
 
 
@@ -313,7 +319,11 @@ def _mlflow() -> Any:
     return mlflow
 
 
-def _log(mlflow: Any, evaluation: Evaluation) -> None:
+def _agrees(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    return all(known.get(name, value) == value for name, value in wanted.items())
+
+
+def _parameters_of(evaluation: Evaluation) -> dict[str, str]:
     parameters = {
         "router": evaluation.router,
         "limit": repr(evaluation.limit),
@@ -327,8 +337,12 @@ def _log(mlflow: Any, evaluation: Evaluation) -> None:
         "defer": __version__,
         **{f"router/{_key(name)}": value for name, value in evaluation.configuration.items()},
     }
-    mlflow.log_params({name: _shortened(str(value)) for name, value in parameters.items()})
-    mlflow.log_metrics(metrics_of(evaluation))
+    return {name: _shortened(str(value)) for name, value in parameters.items()}
+
+
+def _log(mlflow: Any, evaluation: Evaluation, parameters: dict[str, str], metrics: dict[str, float]) -> None:
+    mlflow.log_params(parameters)
+    mlflow.log_metrics(metrics)
     pictures = {"load": evaluation.plot_load}
     if evaluation.predicted_quality is not None:
         pictures["calibration"] = evaluation.plot_calibration
@@ -359,13 +373,6 @@ def _key(name: str) -> str:
 
 def _shortened(value: str) -> str:
     return value if len(value) <= _LONGEST_PARAMETER else value[: _LONGEST_PARAMETER - 1] + "…"
-
-
-def _check_names(queries: Mapping[str, Any] | None) -> None:
-    if queries is not None and set(queries) not in ({"text"}, {"features"}):
-        raise RouterInputError(
-            f"queries= must be {{'text': column}} or {{'features': [columns]}}, got keys {sorted(queries)}"
-        )
 
 
 def _signature(mlflow: Any, router: Any, queries: Mapping[str, Any]) -> Any:

@@ -16,14 +16,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from sklearn.preprocessing import StandardScaler
 from typer.testing import CliRunner, Result
 
 import defer
-from defer import OutcomeLog
-from defer.cli import RouterName, app
+from defer import Budget, OutcomeLog, make_pipeline
+from defer.cli import app
+from defer.command_options import RouterName
+from defer.estimators import KNNRouter, TunedRouter
+from defer.evaluation.audit import Audit, Finding
 from defer.persistence import load, log_hash, manifest
 
-COMMANDS = ("demo", "audit", "fit", "route", "evaluate", "report")
+COMMANDS = ("demo", "audit", "split", "fit", "route", "evaluate", "report")
 Run = Callable[..., Result]
 
 
@@ -97,6 +101,7 @@ def test_the_overview_names_all_commands_and_exit_codes(run: Run) -> None:
     text = " ".join(run("--help").stdout.split())
     assert all(command in text for command in COMMANDS)
     assert "0 fine, 1 error, 2 wrong usage, 3 a log that is not sound" in text
+    assert "--debug may stand anywhere on the line" in text
 
 
 def test_the_version_needs_no_command(run: Run) -> None:
@@ -114,6 +119,7 @@ def test_the_version_needs_no_command(run: Run) -> None:
         (["fit", "log.parquet", "--out", "p", "--budget", "-1"], "--budget"),
         (["fit", "log.parquet", "--out", "p", "--budget", "cheap"], "--budget"),
         (["audit", "log.parquet", "--text", "a", "--feature", "b"], "either --text or --feature, not both"),
+        (["split", "log.parquet", "--train", "a", "--test", "b", "--by", "luck"], "'cluster', 'time', 'random'"),
         (["audit", "log.parquet", "--column", "score"], "--column takes FIELD=NAME, got 'score'"),
         (["route", "policy", "queries.jsonl", "--seed", "-1"], "--seed"),
     ],
@@ -159,6 +165,69 @@ def test_fit_route_and_evaluate_on_numbers(kind: str, files: dict[str, Path], ru
     assert row["arm"] == load(folder).route([[0.5, 1.0]]).label[0]
     (document,) = rows_of(run("evaluate", folder, files["numbers"], "--json"))
     assert [line["policy"] for line in document["policies"]] == ["routing", "small", "medium", "large", "oracle"]
+
+
+def test_a_policy_without_costs_answers_no_cost(files: dict[str, Path], run: Run) -> None:
+    table, folder = pq.read_table(files["train"]), files["train"].parent / "policy"
+    pq.write_table(table.select([name for name in table.column_names if "cost" not in name]), files["train"])
+    assert run("fit", files["train"], "--out", folder, "--router", "single").exit_code == 0
+    (row,) = rows_of(run("route", folder, "-", stdin='{"prompt": "a"}'))
+    assert row["cost_usd"] is None
+    assert row["propensity"] == 1.0
+
+
+def test_the_seed_draws_the_randomised_group(files: dict[str, Path], run: Run) -> None:
+    folder = files["train"].parent / "policy"
+    assert run("fit", files["train"], "--out", folder, "--router", "mixture").exit_code == 0
+    texts, drawn = [json.loads(line)["prompt"] for line in files["queries"].read_text().splitlines()], []
+    for seed in (0, 1):
+        rows = rows_of(run("route", folder, files["queries"], "--budget", 0.01, "--seed", seed))
+        drawn.append([row["arm"] for row in rows])
+        expected = load(folder).route(texts, limit=Budget(mean_cost=0.01), random_state=seed)
+        assert drawn[-1] == expected.label.tolist()
+    assert len(set(drawn[0])) == 2
+    assert drawn[0] != drawn[1]
+
+
+def test_a_budget_is_tuned_without_splitting_clusters(full_log: OutcomeLog, tmp_path: Path, run: Run) -> None:
+    """Four copies of every query: where copies stand on both sides of a fold, near neighbours know the answer."""
+    log = full_log.select(rows=slice(0, 50))
+    many = replace(full_log, **{name: np.tile(np.asarray(getattr(log, name)), (4, 1)) for name in ("X", "quality", "cost")},
+                   domain=None, latency=None, cluster=np.tile(np.arange(50), 4))  # fmt: skip
+    many.to_parquet(tmp_path / "log.parquet")
+    fitted = run("fit", tmp_path / "log.parquet", "--out", tmp_path / "p", "--router", "knn", "--budget", 0.008)
+    assert fitted.exit_code == 0, fitted.output
+    points = []
+    for groups in (many.cluster, None):
+        tuned = TunedRouter(
+            make_pipeline(StandardScaler(), KNNRouter(metric="euclidean")), limit=Budget(mean_cost=0.008)
+        )
+        points.append(tuned.fit(many.X, many.quality, cost=many.cost, groups=groups).operating_point_.mean_quality)
+    assert manifest(tmp_path / "p")["operating_point"]["mean_quality"] == pytest.approx(points[0], rel=1e-12)
+    assert abs(points[0] - points[1]) > 1e-3
+
+
+def test_the_steps_of_a_pipeline_are_named(policy: Path, files: dict[str, Path], run: Run) -> None:
+    assert manifest(policy)["router"] == "FeatureUnion → QualityRouter"
+    result = run("fit", files["train"], "--out", policy, "--no-embeddings", "--overwrite")
+    assert result.stdout == f"FeatureUnion → QualityRouter on 140 queries and 3 arms -> {policy}\n"
+
+
+@pytest.mark.parametrize(
+    ("rows", "arms", "size", "warning"),
+    [
+        (1, ["small", "large"], "1 query and 2 arms", "the log has one query: nothing can be learned from it"),
+        (9, ["small"], "9 queries and 1 arm", "the log has one arm: there is nothing to choose"),
+    ],
+)
+def test_a_log_that_teaches_nothing_is_pointed_out(
+    rows: int, arms: list[str], size: str, warning: str, text_log: OutcomeLog, tmp_path: Path, run: Run
+) -> None:
+    text_log.select(rows=slice(0, rows), arms=arms).to_parquet(tmp_path / "log.parquet")
+    result = run("fit", tmp_path / "log.parquet", "--out", tmp_path / "policy", "--router", "single")
+    assert result.exit_code == 0
+    assert f"warning: {warning}\n" in result.stderr
+    assert result.stdout == f"SingleArm on {size} -> {tmp_path / 'policy'}\n"
 
 
 def test_a_budget_for_a_single_arm_takes_the_best_that_it_pays_for(files: dict[str, Path], run: Run) -> None:
@@ -222,18 +291,48 @@ def test_blank_lines_a_byte_order_mark_and_unicode_are_fine(policy: Path, run: R
         (b'\n{"text": "a", "id": 3}', "standard input: line 2 has no 'prompt'; it has ['text', 'id']"),
         (b'{"prompt": null}', "standard input: line 1: 'prompt' must be text, got None"),
         (b'{"prompt": "\xff"}', "standard input: line 1 is no UTF-8: byte 13 cannot be read"),
+        (
+            b'{"prompt": "a"}\n{"prompt": "b", "quality": 3}',
+            "standard input: line 2 has a key 'quality' of its own, which the answer would replace: rename it",
+        ),
+        (
+            b'{"prompt": "a", "id": 1' + b"0" * 5000 + b"}",
+            "standard input: line 1 cannot be read: a number is too long, or it is nested too deeply",
+        ),
+        (
+            b'{"prompt": "a", "id": ' + b"[" * 200_000,
+            "standard input: line 1 cannot be read: a number is too long, or it is nested too deeply",
+        ),
     ],
 )
 def test_a_faulty_line_is_named(lines: bytes, message: str, policy: Path, run: Run) -> None:
     assert one_error(run("route", policy, "-", stdin=lines)) == message
 
 
-def test_a_feature_that_is_no_number_is_named(files: dict[str, Path], run: Run) -> None:
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ('"x"', "must be a number, got 'x'"),
+        ("null", "must be a number, got None"),
+        ("NaN", "must be a finite number, got nan"),
+        ("-Infinity", "must be a finite number, got -inf"),
+        ("1e999", "must be a finite number, got inf"),
+        ("-1" + "0" * 400, "must be a number below 1.8e308, got one of 401 digits"),
+    ],
+)
+def test_a_feature_that_is_no_number_is_named(value: str, message: str, files: dict[str, Path], run: Run) -> None:
     folder = files["train"].parent / "policy"
     run("fit", files["numbers"], "--out", folder, "--router", "single", "--feature", "size")
-    assert one_error(run("route", folder, "-", stdin='{"size": "x"}')).endswith(
-        "line 1: 'size' must be a number, got 'x'"
-    )
+    lines = f'{{"size": 1}}\n{{"size": {value}}}'
+    assert one_error(run("route", folder, "-", stdin=lines)) == f"standard input: line 2: 'size' {message}"
+
+
+@pytest.mark.parametrize("key", ["arm", "propensity", "quality", "cost_usd", "fallbacks"])
+def test_a_line_that_was_answered_already_is_refused(key: str, policy: Path, run: Run) -> None:
+    answered = rows_of(run("route", policy, "-", stdin='{"prompt": "a"}'))[0]
+    assert key in answered
+    line = json.dumps({"prompt": "a", key: answered[key]})
+    assert f"line 1 has a key {key!r} of its own" in one_error(run("route", policy, "-", stdin=line))
 
 
 def test_another_name_for_the_text_is_kept_with_the_policy(files: dict[str, Path], run: Run) -> None:
@@ -328,16 +427,157 @@ def test_evaluate_under_a_budget_spends_less(policy: Path, files: dict[str, Path
     assert cost[1] == pytest.approx(0.004, rel=0.3)
 
 
-def test_evaluating_on_the_training_log_warns(policy: Path, files: dict[str, Path], run: Run) -> None:
+def test_evaluating_on_the_training_log_warns_and_the_report_says_so(
+    policy: Path, files: dict[str, Path], run: Run
+) -> None:
+    page = policy.parent / "page.html"
     for command in (
-        ["evaluate", policy, files["train"], "--json"],
-        ["report", policy, files["train"], "--out", policy / "r"],
+        ["evaluate", policy, files["train"], "--html", page],
+        ["evaluate", policy, files["train"], "--train", files["test"]],
+        ["report", policy, files["train"], "--out", page],
     ):
         result = run(*command)
         assert result.exit_code == 0
-        assert "this is the log that the policy was trained on" in result.stderr
-        assert "trained on" not in result.stdout
-    assert "trained on" not in run("evaluate", policy, files["test"]).stderr
+        assert "warning: 140 of 140 queries of the log have a text that is also in the training log" in result.stderr
+        assert "warning" not in result.stdout
+    assert "Caution: 140 of these queries" in page.read_text()
+    (document,) = rows_of(run("evaluate", policy, files["train"], "--json"))
+    assert document["n_leaked"] == 140
+    assert any("the numbers flatter the router" in sentence for sentence in document["verdict"])
+    result = run("evaluate", policy, files["test"], "--json")
+    assert result.stderr == ""
+    assert json.loads(result.stdout)["n_leaked"] is None
+
+
+def test_evaluating_on_a_training_log_of_numbers_warns_and_the_report_says_so(files: dict[str, Path], run: Run) -> None:
+    folder, page = files["train"].parent / "policy", files["train"].parent / "page.html"
+    run("fit", files["numbers"], "--out", folder, "--router", "single", "--feature", "size")
+    result = run("report", folder, files["numbers"], "--out", page)
+    assert result.exit_code == 0
+    (line,) = result.stderr.splitlines()
+    assert line == "warning: this is the log that the policy was fitted on: the evaluation flatters it"
+    assert "Caution: 200 of these queries" in page.read_text()
+
+
+@pytest.mark.parametrize("command", ["evaluate", "report"])
+def test_the_training_log_shows_shared_texts_and_gives_the_baseline(
+    command: str, policy: Path, files: dict[str, Path], run: Run
+) -> None:
+    page = policy.parent / "page.html"
+    option = "--html" if command == "evaluate" else "--out"
+    held_out = run(command, policy, files["test"], "--train", files["train"], option, page)
+    assert held_out.stderr == ""
+    assert "On 60 held-out queries" in page.read_text()
+    assert "chosen as the best arm on these very queries" not in page.read_text()
+    leaked = pq.read_table(files["train"]).slice(3, 5)
+    pq.write_table(pa.concat_tables([pq.read_table(files["test"]), leaked]), files["test"])
+    mixed = run(command, policy, files["test"], "--train", files["train"], option, page)
+    assert mixed.exit_code == 0
+    assert "warning: 5 of 65 queries of the log have a text that is also in the training log" in mixed.stderr
+    assert "Caution: 5 of these queries" in page.read_text()
+
+
+def test_the_baseline_is_the_best_arm_of_the_training_log(policy: Path, files: dict[str, Path], run: Run) -> None:
+    table = pq.read_table(files["test"])
+    for arm, score in (("small", 1.0), ("medium", 0.0), ("large", 0.0)):
+        place = table.column_names.index(f"score:{arm}")
+        table = table.set_column(place, f"score:{arm}", pa.array([score] * len(table)))
+    pq.write_table(table, files["test"])
+    baselines = []
+    for extra in ([], ["--train", files["train"]]):
+        (document,) = rows_of(run("evaluate", policy, files["test"], "--json", *extra))
+        baselines.append(document["difference"]["baseline"])
+    assert baselines == ["always small", "always large"]
+
+
+def test_another_training_log_than_the_policys_is_pointed_out(policy: Path, files: dict[str, Path], run: Run) -> None:
+    part = files["train"].parent / "part.parquet"
+    pq.write_table(pq.read_table(files["train"]).slice(0, 100), part)
+    result = run("evaluate", policy, files["test"], "--train", part)
+    assert result.exit_code == 0
+    assert result.stderr == (
+        f"warning: --train: {part} is not the log that the policy was fitted on, its manifest says\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "by"),
+    [([], None), (["--by", "cluster"], "cluster"), (["--by", "random"], "random"), (["--by", "time"], "time")],
+)
+def test_split_writes_the_parts_of_the_library(
+    options: list[str], by: str | None, text_log: OutcomeLog, tmp_path: Path, run: Run
+) -> None:
+    log = replace(text_log, time=np.random.default_rng(2).permutation(200))
+    log.to_parquet(tmp_path / "log.parquet")
+    files = ["--train", tmp_path / "train.parquet", "--test", tmp_path / "test.parquet"]
+    result = run("split", tmp_path / "log.parquet", *files, "--test-size", 0.25, "--seed", 3, *options)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"150 queries -> {files[1]}\n50 queries -> {files[3]}\n"
+    parts = [OutcomeLog.read_parquet(path) for path in (files[1], files[3])]
+    expected = log.split(0.25, seed=3, by=by)
+    assert [part.X for part in parts] == [part.X for part in expected]
+    assert [log_hash(part) for part in parts] == [log_hash(part) for part in expected]
+
+
+def test_the_seed_of_split_draws_other_parts_and_json_names_them(files: dict[str, Path], run: Run) -> None:
+    folder, drawn = files["train"].parent, []
+    for seed in (0, 1, 1):
+        result = run("split", files["train"], "--train", folder / "a", "--test", folder / "b", "--seed", seed,
+                     "--overwrite", "--json")  # fmt: skip
+        assert rows_of(result) == [{"train": {"path": str(folder / "a"), "n_queries": 98},
+                                    "test": {"path": str(folder / "b"), "n_queries": 42}}]  # fmt: skip
+        drawn.append(OutcomeLog.read_parquet(folder / "b").X)
+    assert drawn[0] != drawn[1]
+    assert drawn[1] == drawn[2]
+
+
+def test_parts_of_a_log_of_numbers_keep_their_names(files: dict[str, Path], run: Run) -> None:
+    folder, features = files["train"].parent, ["--feature", "size", "--feature", "kind"]
+    (folder / "policy").mkdir()
+    paths = ["--train", folder / "a.parquet", "--test", folder / "b.parquet"]
+    assert run("split", files["numbers"], *paths, *features).exit_code == 0
+    assert run("fit", paths[1], "--out", folder / "policy", "--router", "knn", *features).exit_code == 0
+    (document,) = rows_of(run("evaluate", folder / "policy", paths[3], "--json"))
+    assert document["policies"][0]["policy"] == "routing"
+    (row,) = rows_of(run("route", folder / "policy", "-", stdin='{"kind": 1, "size": 0.5}'))
+    assert row["arm"] == load(folder / "policy").route([[0.5, 1.0]]).label[0]
+
+
+def test_equal_texts_that_split_puts_on_both_sides_are_warned_of(
+    text_log: OutcomeLog, tmp_path: Path, run: Run
+) -> None:
+    replace(text_log, X=["a", "b"] * 100).to_parquet(tmp_path / "log.parquet")
+    result = run(
+        "split", tmp_path / "log.parquet", "--train", tmp_path / "a", "--test", tmp_path / "b", "--by", "random"
+    )
+    assert result.exit_code == 0
+    assert result.stderr.startswith("warning: 60 of 60 test queries have a text that is also in the training part")
+
+
+def test_split_replaces_nothing_unasked(files: dict[str, Path], run: Run) -> None:
+    folder, before = files["train"].parent, files["test"].read_bytes()
+    again = ["split", files["train"], "--train", folder / "part.parquet", "--test", files["test"]]
+    assert one_error(run(*again)) == f"{files['test']} is there already: give --overwrite to replace it"
+    assert files["test"].read_bytes() == before
+    assert not (folder / "part.parquet").exists()
+    assert run(*again, "--overwrite").exit_code == 0
+    assert len(OutcomeLog.read_parquet(files["test"])) == 42
+
+
+@pytest.mark.parametrize("test", ["train.parquet", "part.parquet"])
+def test_split_needs_three_files(test: str, files: dict[str, Path], run: Run) -> None:
+    folder, before = files["train"].parent, files["train"].read_bytes()
+    result = run("split", files["train"], "--train", folder / "part.parquet", "--test", folder / test, "--overwrite")
+    assert result.exit_code == 2
+    assert "LOG, --train and --test must be three different files" in " ".join(result.stderr.replace("│", " ").split())
+    assert files["train"].read_bytes() == before
+
+
+def test_split_needs_a_share_and_queries(full_log: OutcomeLog, files: dict[str, Path], run: Run) -> None:
+    parts = ["--train", files["train"].parent / "a", "--test", files["train"].parent / "b"]
+    message = one_error(run("split", files["train"], *parts, "--test-size", 1))
+    assert message == "split: test_size must be in (0, 1), got 1.0"
+    assert "has no column 'prompt': name the queries" in one_error(run("split", files["numbers"], *parts))
 
 
 def test_warnings_of_the_library_are_one_line_each(bandit_log: OutcomeLog, tmp_path: Path, run: Run) -> None:
@@ -358,13 +598,36 @@ def test_report_writes_the_page_and_prints_its_path(policy: Path, files: dict[st
 def test_demo_runs_the_main_job(tmp_path: Path, run: Run) -> None:
     result = run("demo", "--out", tmp_path / "demo")
     assert result.exit_code == 0, result.output
+    assert result.stderr == ""
     assert result.stdout.startswith("embedded log: 5,000 queries, 5 arms, sound\n")
     assert result.stdout.splitlines()[-1] == f"report: {tmp_path / 'demo' / 'report.html'}"
+    assert "On 1,500 held-out queries" in result.stdout
     assert "better than the baseline" in result.stdout
     assert (tmp_path / "demo" / "report.html").stat().st_size > 10_000
-    assert load(tmp_path / "demo" / "policy").predict(["3+4="]).shape == (1,)
-    train, _ = defer.datasets.load_tiny().split(test_size=0.3, seed=0)
-    assert manifest(tmp_path / "demo" / "policy")["training_log"] == log_hash(train)
+    policy, document = load(tmp_path / "demo" / "policy"), manifest(tmp_path / "demo" / "policy")
+    assert policy.predict(["3+4="]).shape == (1,)
+    train, test = defer.datasets.load_tiny().split(test_size=0.3, seed=0)
+    assert document["training_log"] == log_hash(train)
+    expected = defer.evaluate(policy, test).estimate
+    assert document["metrics"] == pytest.approx(
+        {
+            "quality": expected.value,
+            "quality_low": expected.low,
+            "quality_high": expected.high,
+            "cost": expected.cost.value,
+        }
+    )
+
+
+def test_demo_says_what_its_audit_says(
+    text_log: OutcomeLog, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finding = Finding("problem", "none in truth")
+    monkeypatch.setattr("defer.datasets.load_tiny", lambda: text_log)
+    monkeypatch.setattr(sys.modules["defer.evaluation.audit"], "audit", lambda log: Audit(log.summary(), (finding,)))
+    result = run("demo", "--out", tmp_path / "demo")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("embedded log: 200 queries, 3 arms, not sound\n")
 
 
 @pytest.mark.parametrize("option", [["--text", "question"], ["--feature", "question"]])
@@ -438,11 +701,93 @@ def test_missing_queries_are_named(policy: Path, run: Run) -> None:
     assert one_error(run("route", policy, policy / "none.jsonl")) == f"{policy / 'none.jsonl'}: there is no such file"
 
 
-def test_a_report_into_a_missing_folder_fails_before_the_work(policy: Path, files: dict[str, Path], run: Run) -> None:
-    page = policy / "none" / "report.html"
-    assert (
-        one_error(run("evaluate", policy, files["test"], "--html", page)) == f"{page}: there is no folder {page.parent}"
-    )
+# Where a result cannot go: command, its option, path under the folder of the files, and what is said of it.
+TARGETS = [
+    *((command, option, path, message) for command, option in (("evaluate", "--html"), ("report", "--out"))
+      for path, message in (
+          ("none/report.html", "{path}: there is no folder {path.parent}"),
+          ("train.parquet/report.html", "{path}: there is no folder {path.parent}"),
+          ("policy", "{path} is a folder, not a file"),
+      )),
+    *((command, "--out", path, message) for command in ("fit", "demo")
+      for path, message in (
+          ("train.parquet", "{path} is a file, not a folder"),
+          ("train.parquet/deep/p", "{path}: {path.parent.parent} is a file, not a folder"),
+      )),
+    ("split", "--test", "none/test.parquet", "{path}: there is no folder {path.parent}"),
+    ("split", "--test", "policy", "{path} is a folder, not a file"),
+]  # fmt: skip
+
+
+def command_line(command: str, policy: Path, files: dict[str, Path]) -> list[Any]:
+    missing = files["test"].parent / "missing.parquet"
+    return {
+        "evaluate": ["evaluate", policy, missing],
+        "report": ["report", policy, missing],
+        "fit": ["fit", missing],
+        "demo": ["demo"],
+        "split": ["split", missing, "--train", files["test"].parent / "a.parquet"],
+    }[command]
+
+
+@pytest.mark.parametrize(("command", "option", "target", "message"), TARGETS)
+def test_a_target_that_cannot_be_is_found_before_the_work(
+    command: str, option: str, target: str, message: str, policy: Path, files: dict[str, Path], run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """The log is missing, so that the other error comes as soon as work begins."""
+    monkeypatch.setattr("defer.datasets.load_tiny", pytest.fail)
+    path = files["test"].parent / target
+    expected = message.format(path=path)
+    assert one_error(run(*command_line(command, policy, files), option, path)) == expected
+
+
+@pytest.mark.parametrize("command", ["evaluate", "report", "fit", "demo", "split"])
+def test_a_target_without_permission_is_found_before_the_work(
+    command: str, policy: Path, files: dict[str, Path], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allowed, asked = os.access, []
+
+    def refuse(path: Any, mode: int, **options: Any) -> bool:
+        if not mode & os.W_OK:
+            return allowed(path, mode, **options)
+        asked.append(path)
+        return False
+
+    monkeypatch.setattr("defer.datasets.load_tiny", pytest.fail)
+    monkeypatch.setattr("defer.command_files.os.access", refuse)
+    option = {"evaluate": "--html", "split": "--test"}.get(command, "--out")
+    target = files["test"].parent / "target"
+    line = command_line(command, policy, files)
+    refused = line[-1] if command == "split" else target
+    assert one_error(run(*line, option, target)) == f"{refused} cannot be written: permission denied"
+    assert asked == [files["test"].parent]
+
+
+@pytest.mark.parametrize("inside", ["policy", "report.html"])
+def test_what_is_in_the_way_in_the_folder_of_the_demo_is_found_before_the_work(
+    inside: str, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("defer.datasets.load_tiny", pytest.fail)
+    if inside == "policy":
+        (tmp_path / inside).write_text("a file")
+    else:
+        (tmp_path / inside).mkdir()
+    kinds = "is a file, not a folder" if inside == "policy" else "is a folder, not a file"
+    assert one_error(run("demo", "--out", tmp_path)) == f"{tmp_path / inside} {kinds}"
+
+
+def test_a_folder_in_place_of_a_file_is_called_one(policy: Path, run: Run) -> None:
+    for command in (["audit", policy], ["route", policy, policy]):
+        assert one_error(run(*command)) == f"{policy} is a folder, not a file"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_default_of_text_is_the_one_that_holds(command: str, run: Run) -> None:
+    text = " ".join(run(command, "--help").stdout.replace("│", " ").split())
+    from_log, from_policy = "Default: 'prompt', if there is one", "Default: what the policy was fitted on"
+    expected = {"demo": (False, False), "audit": (True, False), "split": (True, False), "fit": (True, False)}
+    assert (from_log in text, from_policy in text) == expected.get(command, (False, True))
 
 
 def test_a_log_with_other_arms_is_refused(policy: Path, files: dict[str, Path], run: Run) -> None:

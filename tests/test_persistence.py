@@ -27,12 +27,12 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 import defer
-from defer import Budget, OutcomeLog, QualityTarget, RiskLevel, Share, estimators, persistence
+from defer import Budget, OutcomeLog, QualityTarget, RiskLevel, Share, estimators, evaluate, persistence
 from defer.estimators import KNNRouter, QualityRouter, RandomMixture, SingleArm, TunedRouter, make_pipeline
 from defer.estimators.base import BaseRouter
 from defer.exceptions import PersistenceError
 from defer.model_file import model_bytes, model_from_bytes
-from defer.persistence import load, log_hash, manifest, save
+from defer.persistence import describe, load, log_hash, manifest, save
 
 NUMERIC: dict[str, Callable[[], Any]] = {
     "best single arm": SingleArm,
@@ -517,8 +517,45 @@ def test_a_model_with_other_arms_is_refused(policy: Path, full_log: OutcomeLog) 
 
 def test_names_that_are_neither_text_nor_number_are_refused(tmp_path: Path, full_log: OutcomeLog) -> None:
     router = SingleArm().fit(full_log.X, full_log.quality)
-    with pytest.raises(PersistenceError, match=r"names of arms, queries= and metrics= must be text or numbers"):
-        save(router, tmp_path / "policy", queries={"text": tmp_path})
+    with pytest.raises(PersistenceError, match=r"names of arms and of metrics= must be text or numbers"):
+        save(router, tmp_path / "policy", metrics={("a", "pair"): 1.0})
+    assert not (tmp_path / "policy").exists()
+
+
+@pytest.mark.parametrize(
+    ("queries", "message"),
+    [
+        ({}, r", got keys \[\]"),
+        ({"prompt": "text"}, r", got keys \['prompt'\]"),
+        ({"text": "a", "features": ["b"]}, r", got keys \['text', 'features'\]"),
+        ({"text": "a", 3: "b"}, r", got keys \['text', 3\]"),
+        ("prompt", ", got 'prompt'"),
+        (["prompt"], r", got \['prompt'\]"),
+        ({"text": ["prompt"]}, r", and a column is a str; got \['prompt'\]"),
+        ({"text": None}, ", and a column is a str; got None"),
+        ({"features": "size"}, ", with a list of at least one column; got 'size'"),
+        ({"features": []}, r", with a list of at least one column; got \[\]"),
+        ({"features": ["size", 3, None]}, ", and a column is a str; got 3 as one of 3"),
+    ],
+)
+def test_names_of_queries_that_would_fail_later_are_refused(
+    queries: Any, message: str, tmp_path: Path, full_log: OutcomeLog
+) -> None:
+    router = SingleArm().fit(full_log.X, full_log.quality)
+    form = r"^queries= must be \{'text': column\} or \{'features': \[columns\]\}"
+    with pytest.raises(PersistenceError, match=f"{form}{message}$"):
+        save(router, tmp_path / "policy", queries=queries)
+    assert not (tmp_path / "policy").exists()
+
+
+def test_the_manifest_names_the_steps_of_a_pipeline(tmp_path: Path, full_log: OutcomeLog) -> None:
+    inner = make_pipeline(StandardScaler(), QualityRouter())
+    for number, (router, name) in enumerate(
+        [(inner, "StandardScaler → QualityRouter"), (TunedRouter(inner), "TunedRouter"), (SingleArm(), "SingleArm")]
+    ):
+        save(router.fit(full_log.X, full_log.quality, cost=full_log.cost), tmp_path / str(number))
+        assert manifest(tmp_path / str(number))["router"] == describe(router) == name
+        assert evaluate(router, full_log).router == name
 
 
 QUERIES: dict[str, Callable[[OutcomeLog], Any]] = {
@@ -541,7 +578,13 @@ def test_the_hash_of_a_log_survives_parquet_and_sees_every_change(
     propensity[7] /= 2
     changed = [log.select(rows=np.arange(len(log))[::-1]), log.select(rows=slice(1, None)), replace(log, cost=None)]
     changed += [replace(log, propensity=propensity, policy=None), replace(log, arms=("tiny", *log.arms[1:]))]
-    assert len({log_hash(one) for one in [log, *changed]}) == 6
+    for name in ("quality", "cost", "latency"):
+        table = np.array(getattr(log, name))
+        table[7, log.action[7]] /= 2
+        changed += [replace(log, **{name: table})]
+    changed += [replace(log, latency=None)]
+    assert (np.array(log.quality)[7] != np.array(changed[5].quality)[7]).any()
+    assert len({log_hash(one) for one in [log, *changed]}) == 10
 
 
 def test_the_hash_of_a_log_sees_its_texts() -> None:

@@ -143,6 +143,66 @@ def test_costs_in_the_verdict_are_compared_with_the_baseline(log):
     assert "It costs $0.004 a query, 80% less than that baseline." in sentences
 
 
+def test_the_page_says_what_is_known_of_leakage(log):
+    texts = OutcomeLog.from_arrays([f"query {i}" for i in range(400)], log.quality, arms=log.arms)
+    train, test = texts.select(rows=slice(0, 200)), texts.select(rows=slice(200, 400))
+    router = SingleArm().fit(train.X, train.quality)
+    unchecked, clean = render_report(evaluate(router, test)), render_report(evaluate(router, test, train=train))
+    with pytest.warns(UserWarning, match="also in the training log"):
+        leaky = render_report(evaluate(router, train, train=train))
+    assert "was not checked" in unchecked
+    assert "held-out" not in unchecked
+    assert "On 200 held-out queries" in clean
+    assert "shares no text with this one" in clean
+    assert "200 of these queries have a text that was also in training" in leaky
+    assert "its training log shares queries with this one" in leaky
+    assert "held-out" not in leaky
+
+
+def test_a_baseline_of_hindsight_and_equal_costs_are_named(log):
+    router = SingleArm("medium").fit(log.X, log.quality, cost=log.cost)
+    sentences = verdict(evaluate(router, log, baseline="medium"))
+    assert "It costs $0.004 a query, as much as that baseline." in sentences
+    assert "That baseline was chosen as the best arm on these very queries, which favours it." in verdict(
+        evaluate(router, log)
+    )
+    assert not any("very queries" in sentence for sentence in sentences)
+
+
+def test_a_constant_difference_claims_no_interval():
+    log = OutcomeLog.from_arrays(None, np.tile([1.0, 0.0], (40, 1)), arms=["good", "bad"])
+    sentence = verdict(evaluate(np.full(40, "bad"), log, baseline="good"))[1]
+    assert sentence == (
+        'It differs from the baseline "always good" by -1 on all of these queries alike, which carries no interval.'
+    )
+
+
+def test_names_with_dollars_equal_beginnings_and_free_arms_are_drawn():
+    rng = np.random.default_rng(0)
+    arms = ["anthropic/claude-3-5-sonnet-20240620", "anthropic/claude-3-5-sonnet-20241022", "cost $x^{ y$"]
+    log = OutcomeLog.from_arrays(
+        np.zeros((60, 1)), rng.random((60, 3)), arms=arms, cost=np.zeros((60, 3)),
+        domain=np.array(["math: $x^{2$", "prose"] * 30),
+    )  # fmt: skip
+    evaluation = evaluate(np.full((60, 3), 1 / 3), log)
+    assert "AIQ divided" not in render_report(evaluation)
+    labels = [text.get_text() for text in evaluation.plot_load().get_yticklabels()]
+    assert len(set(labels)) == 3
+    free = QualityRouter().fit(log.X, log.quality, cost=log.cost)
+    page = render_report(evaluate(free, log))
+    assert "AIQ divided by the largest cost" not in page
+
+
+def test_long_tables_and_frontiers_are_cut_to_what_is_read(evaluation, page):
+    operating = page[page.index("<h2>Operating points</h2>") : page.index("<h2>Domains in numbers</h2>")]
+    assert operating.count("<tr>") - 1 == min(12, len(evaluation.operating_points))
+    many = OutcomeLog.from_arrays(None, np.ones((100, 2)), domain=np.array([f"domain {i:02d}" for i in range(50)] * 2))
+    wide = render_report(evaluate(np.zeros(100, dtype=int), many))
+    assert wide.count('<th scope="row">domain ') == 40
+    assert "10 more are in the frame" in wide
+    assert "<metadata>" not in page
+
+
 def test_a_page_for_many_queries_stays_small(evaluation):
     many = OutcomeLog.from_arrays(
         *(np.tile(table, (50, 1)) for table in (evaluation.log.X, evaluation.log.quality)),

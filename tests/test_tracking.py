@@ -138,6 +138,54 @@ def test_an_open_run_is_used_and_left_open(store: str, evaluation: Evaluation) -
     assert len(mlflow.search_runs()) == 1
 
 
+def run_of(run_id: str) -> Any:
+    return mlflow.get_run(run_id)
+
+
+def test_another_evaluation_in_an_open_run_gets_a_nested_run(store: str, full_log: OutcomeLog) -> None:
+    first, second = (evaluate(SingleArm(arm).fit(full_log.X, full_log.quality), full_log) for arm in ("small", "large"))
+    with mlflow.start_run() as run:
+        assert log_evaluation(first) == run.info.run_id
+        assert log_evaluation(first) == run.info.run_id
+        nested = log_evaluation(second, run_name="large")
+        assert mlflow.active_run().info.run_id == run.info.run_id
+    assert run_of(run.info.run_id).data.metrics == metrics_of(first)
+    assert run_of(nested).data.metrics == metrics_of(second)
+    assert run_of(nested).info.run_name == "large"
+    assert run_of(nested).info.status == "FINISHED"
+    assert run_of(nested).data.tags["mlflow.parentRunId"] == run.info.run_id
+    assert len(mlflow.search_runs()) == 2
+
+
+def test_equal_parameters_with_other_metrics_do_not_overwrite_them(store: str, full_log: OutcomeLog) -> None:
+    first, second = (evaluate(np.full(len(full_log), arm), full_log, baseline="small") for arm in ("small", "large"))
+    with mlflow.start_run() as run:
+        log_evaluation(first)
+        nested = log_evaluation(second)
+    assert run_of(nested).data.params == run_of(run.info.run_id).data.params
+    assert run_of(run.info.run_id).data.metrics == metrics_of(first)
+    assert run_of(nested).data.metrics == metrics_of(second)
+
+
+def test_a_parameter_of_the_users_own_is_left_alone(store: str, evaluation: Evaluation) -> None:
+    with mlflow.start_run() as run:
+        mlflow.log_param("limit", "mine")
+        nested = log_evaluation(evaluation)
+    assert run_of(run.info.run_id).data.params == {"limit": "mine"}
+    assert run_of(nested).data.params["limit"] == repr(evaluation.limit)
+
+
+def test_autolog_loses_no_evaluation_of_an_open_run(store: str, full_log: OutcomeLog) -> None:
+    autolog()
+    try:
+        with mlflow.start_run():
+            found = [evaluate(SingleArm(arm).fit(full_log.X, full_log.quality), full_log) for arm in full_log.arms]
+    finally:
+        autolog(disable=True)
+    logged = [run.data.metrics["quality"] for run in mlflow.search_runs(output_format="list")]
+    assert sorted(logged) == sorted(one.estimate.value for one in found)
+
+
 def test_names_that_mlflow_refuses_are_changed(store: str, full_log: OutcomeLog) -> None:
     odd = replace(
         full_log,
@@ -315,13 +363,21 @@ def test_a_folder_that_is_no_model_is_refused(tmp_path: Path, text_router: Any) 
         load_model(tmp_path / "policy")
 
 
-@pytest.mark.parametrize("queries", [{}, {"prompt": "text"}, {"text": "a", "features": ["b"]}])
+@pytest.mark.parametrize("queries", [{"prompt": "text"}, {"text": 3}, {"features": "size"}])
 def test_names_of_queries_are_checked(queries: dict[str, Any], tmp_path: Path, text_router: Any) -> None:
-    with pytest.raises(
-        RouterInputError, match=r"queries= must be \{'text': column\} or \{'features': \[columns\]\}, got keys"
-    ):
+    form = r"queries= must be \{'text': column\} or \{'features': \[columns\]\}"
+    with pytest.raises(PersistenceError, match=form):
         save_model(text_router, tmp_path / "model", queries=queries)
+    with pytest.raises(PersistenceError, match=form):
+        log_model(text_router, queries=queries)
     assert not (tmp_path / "model").exists()
+
+
+def test_a_router_without_costs_predicts_none(full_log: OutcomeLog) -> None:
+    router = SingleArm("small").fit(full_log.X, full_log.quality)
+    answer = RouterModel(router).predict(full_log.X[:2])
+    assert answer["cost"].isna().all()
+    assert answer["propensity"].tolist() == [1.0, 1.0]
 
 
 @pytest.mark.parametrize(

@@ -18,17 +18,15 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from defer.estimators.outcomes_input import Outcomes, read_outcomes
-from defer.estimators.queries import is_numeric_input, is_plain_table, n_queries
+from defer.estimators.queries import NO_QUERIES, check_batch, is_numeric_input, is_plain_table, n_queries
 from defer.estimators.routing import Routing
 from defer.exceptions import MissingPropensityWarning, RouterInputError
 from defer.portfolios.assignment import Choice, best_arm, choose
 from defer.portfolios.limits import Budget, Limit, QualityTarget
 
-__all__ = ["BaseRouter", "at_cost_weight", "check_cost_weight"]
+__all__ = ["BaseRouter", "at_cost_weight", "check_cost_weight", "column_means"]
 
 Floats = NDArray[np.float64]
-
-_NO_QUERIES = "Found array with 0 sample(s): X has no queries, and at least one is required"
 
 
 class BaseRouter(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):  # type: ignore[misc]
@@ -124,7 +122,7 @@ class BaseRouter(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):  # type: ig
         self.arms_ = outcomes.arms
         self.has_cost_ = outcomes.cost is not None
         self.weighting_ = outcomes.weighting
-        self.mean_cost_ = _column_means(outcomes.cost, outcomes.weight, len(self.arms_))
+        self.mean_cost_ = column_means(outcomes.cost, outcomes.weight, len(self.arms_))
         try:
             self._fit(X, outcomes)
         except BaseException:
@@ -240,10 +238,7 @@ class BaseRouter(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):  # type: ig
         return self._check_queries(X, reset=False)
 
     def _check_queries(self, X: Any, *, reset: bool) -> Any:
-        if isinstance(X, str):
-            raise RouterInputError("X is one str; a router takes a batch: pass a list of texts")
-        if isinstance(X, (list, tuple)) and len(X) == 0:
-            raise RouterInputError(_NO_QUERIES)
+        check_batch(X)
         if self._hands_queries_on and is_plain_table(X):
             return validate_data(self, X, skip_check_array=True, reset=reset)
         if is_numeric_input(X):
@@ -253,7 +248,7 @@ class BaseRouter(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):  # type: ig
                 self, X, accept_sparse="csr" if tags.sparse else False, ensure_all_finite=finite, reset=reset
             )
         if n_queries(X) == 0:
-            raise RouterInputError(_NO_QUERIES)
+            raise RouterInputError(NO_QUERIES)
         if reset:
             for name in ("n_features_in_", "feature_names_in_"):
                 if hasattr(self, name):
@@ -275,13 +270,30 @@ def at_cost_weight(quality: Floats, cost: Floats, weight: float) -> Floats:
     return quality - weight * (cost[:1] if cost.ndim == 2 and cost.strides[0] == 0 else cost)
 
 
-def _column_means(table: Floats | None, weight: Floats | None, m: int) -> Floats:
+def column_means(table: Floats | None, weight: Floats | None, m: int) -> Floats:
+    """Weighted mean of what was observed of every arm, shape (m,), within the range of what was observed.
+
+    Parameters
+    ----------
+    table : array of shape (n, m) or None
+        NaN = not observed; None gives zeros.
+    weight : array of shape (n,) or None
+    m : int
+        Number of arms.
+
+    Examples
+    --------
+    >>> column_means(np.array([[1.0, np.nan], [3.0, 0.1]]), None, 2).tolist()
+    [2.0, 0.1]
+    """
     if table is None:
         return np.zeros(m)
     seen = np.isfinite(table)
     mass = seen * (1.0 if weight is None else weight[:, None])
-    total = mass.sum(axis=0)
-    return np.einsum("ij,ij->j", mass, np.where(seen, table, 0.0)) / total
+    mean = np.einsum("ij,ij->j", mass, np.where(seen, table, 0.0)) / mass.sum(axis=0)
+    # Rounding must not put the mean of one constant price above it: a budget of that price would be refused.
+    counted = mass > 0
+    return np.clip(mean, np.where(counted, table, np.inf).min(axis=0), np.where(counted, table, -np.inf).max(axis=0))
 
 
 def _generator(random_state: Any) -> np.random.Generator:

@@ -6,17 +6,18 @@ must exceed.  Source: RouterBench (Hu et al. 2024, arXiv 2403.12031).
 
 from __future__ import annotations
 
-import math
+from decimal import ROUND_CEILING, ROUND_FLOOR
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from defer.estimators.base import BaseRouter
+from defer.estimators.base import BaseRouter, column_means
 from defer.estimators.outcomes_input import Outcomes
 from defer.estimators.queries import n_queries
 from defer.exceptions import InfeasibleLimitError, RouterInputError
 from defer.portfolios.assignment import Choice, choose
+from defer.portfolios.assignment.choice import six_digits
 from defer.portfolios.limits import Budget, Capacity, Limit, QualityTarget, Share
 
 __all__ = ["RandomMixture", "SingleArm"]
@@ -35,9 +36,7 @@ class _ConstantRouter(BaseRouter):
         return tags
 
     def _fit(self, X: Any, outcomes: Outcomes) -> None:
-        seen = np.isfinite(outcomes.quality)
-        mass = seen * (1.0 if outcomes.weight is None else outcomes.weight[:, None])
-        self.mean_quality_ = (mass * np.where(seen, outcomes.quality, 0.0)).sum(axis=0) / mass.sum(axis=0)
+        self.mean_quality_ = column_means(outcomes.quality, outcomes.weight, len(self.arms_))
 
     def _predict_quality(self, X: Any) -> Floats:
         return np.tile(self.mean_quality_, (n_queries(X), 1))
@@ -139,16 +138,15 @@ class SingleArm(_ConstantRouter):
         best = min(admitted, key=lambda index: (key[:, index].mean(), cost[:, index].mean(), index))
         if limit is None:
             best = names.index(self.arm_)
-        arm = np.full(n, best, dtype=np.intp)
-        return Choice(arm, arm)
+        return _always(best, n)
 
     def _admits(self, limit: Limit, index: int, n: int, quality: Floats, cost: Floats) -> bool:
         name = self.arms_.tolist()[index]
         match limit:
             case Budget():
-                return math.fsum(cost[:, index]) / n <= limit.mean_cost
+                return _always(index, n).mean(cost) <= limit.mean_cost
             case QualityTarget():
-                return math.fsum(quality[:, index]) / n >= limit.mean_quality
+                return _always(index, n).mean(quality) >= limit.mean_quality
             case Share():
                 share = 1.0 if name == limit.arm else 0.0
                 return limit.at_least <= share <= limit.at_most
@@ -158,15 +156,23 @@ class SingleArm(_ConstantRouter):
                 return False
 
 
+def _always(index: int, n: int) -> Choice:
+    arm = np.full(n, index, dtype=np.intp)
+    return Choice(arm, arm)
+
+
 def _no_single_arm(limit: Limit | None, names: list[object], quality: Floats, cost: Floats) -> InfeasibleLimitError:
     message = f"no single arm of {names} satisfies {limit}"
+    every = [_always(index, len(cost)) for index in range(len(names))]
     match limit:
         case Budget():
-            nearest = float(cost.mean(axis=0).min())
-            return InfeasibleLimitError(f"{message}: the least mean cost is {nearest:.6g}", nearest)
+            nearest = min(arm.mean(cost) for arm in every)
+            told = six_digits(nearest, ROUND_CEILING)
+            return InfeasibleLimitError(f"{message}: the least mean cost is {told}", nearest)
         case QualityTarget():
-            nearest = float(quality.mean(axis=0).max())
-            return InfeasibleLimitError(f"{message}: the largest mean predicted quality is {nearest:.6g}", nearest)
+            nearest = max(arm.mean(quality) for arm in every)
+            told = six_digits(nearest, ROUND_FLOOR)
+            return InfeasibleLimitError(f"{message}: the largest mean predicted quality is {told}", nearest)
         case Capacity():
             nearest = float(max(limit.count.get(name, len(cost)) for name in names))
             return InfeasibleLimitError(f"{message}: the batch has {len(cost)} queries", nearest)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -105,5 +109,25 @@ class SentenceEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
                 raise RouterInputError(
                     f"SentenceEmbedder: no model folder at {folder!r}; give model= the folder of a sentence-transformers model"
                 )
-            self._encoder = SentenceTransformer(folder, device="cpu", local_files_only=True)
+            with _no_progress_bars():
+                self._encoder = SentenceTransformer(folder, device="cpu", local_files_only=True)
         return self._encoder
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """Loading takes a moment, and standard error belongs to the caller."""
+    bars: Any = importlib.import_module("transformers.utils.logging")
+    hub: Any = importlib.import_module("huggingface_hub.utils")
+    shown, hub_shown = bars.is_progress_bar_enabled(), not hub.are_progress_bars_disabled()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # an environment variable may have fixed the state of the hub's
+        bars.disable_progress_bar()
+    try:
+        yield
+    finally:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if shown:
+                bars.enable_progress_bar()  # and the hub's with them
+            (hub.enable_progress_bars if hub_shown else hub.disable_progress_bars)()

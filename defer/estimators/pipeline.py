@@ -16,8 +16,9 @@ from sklearn.pipeline import make_pipeline as _sklearn_pipeline
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from defer.estimators.base import BaseRouter
-from defer.estimators.queries import text_groups
+from defer.estimators.queries import check_batch, n_queries, text_groups
 from defer.estimators.routing import Routing
+from defer.exceptions import RouterInputError
 from defer.portfolios.limits import Limit
 
 __all__ = ["RouterPipeline", "make_pipeline"]
@@ -66,6 +67,14 @@ class RouterPipeline(Pipeline):  # type: ignore[misc]
         if not get_config()["enable_metadata_routing"]:
             given = {f"{name}__{key}": value for key, value in given.items()}
         return super().fit(X, y, **params, **given)
+
+    def predict(self, X: Any) -> NDArray[np.generic]:
+        """Names of the arms taken, shape (n,)."""
+        return self._final_estimator.predict(self._transform(X))
+
+    def decision_function(self, X: Any) -> Floats:
+        """Predicted utility in scikit-learn's convention; see `BaseRouter.decision_function`."""
+        return self._final_estimator.decision_function(self._transform(X))
 
     def predict_quality(self, X: Any) -> Floats:
         """Predicted quality of every arm, shape (n, m)."""
@@ -119,7 +128,17 @@ class RouterPipeline(Pipeline):  # type: ignore[misc]
 
     def _transform(self, X: Any) -> Any:
         check_is_fitted(self)
-        return self[:-1].transform(X) if len(self.steps) > 1 else X
+        if len(self.steps) == 1:
+            return X
+        check_batch(X)
+        features = self[:-1].transform(X)
+        if n_queries(features) != n_queries(X):
+            # A vectoriser walks over a frame column by column.
+            raise RouterInputError(
+                f"the steps before the router made {n_queries(features)} rows of {n_queries(X)} queries: a step for texts "
+                "takes a list or one column, such as frame['prompt'], and no frame"
+            )
+        return features
 
 
 def make_pipeline(*steps: Any, memory: Any = None, verbose: bool = False) -> RouterPipeline:

@@ -1,7 +1,7 @@
 """The everyday router: predict every arm's quality, take the arm of highest predicted utility.
 
 Any scikit-learn regressor or classifier serves as the predictor; cost is predicted by its own regressor, or by the mean
-of each arm.  Source: plug-in rule for a linear utility (CARROT, Somerstep et al. 2025; card x3).
+of each arm.  Source: plug-in rule for a linear utility (CARROT, Somerstep et al. 2025).
 """
 
 from __future__ import annotations

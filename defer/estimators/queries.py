@@ -9,7 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import issparse
 
-__all__ = ["is_numeric_input", "is_plain_table", "n_queries", "text_groups"]
+from defer.exceptions import RouterInputError
+
+__all__ = ["NO_QUERIES", "check_batch", "is_numeric_input", "is_plain_table", "n_queries", "text_groups"]
+
+NO_QUERIES = "Found array with 0 sample(s): X has no queries, and at least one is required"
+"""Begins as scikit-learn's own message does, which its checks look for."""
+
+
+def check_batch(X: Any) -> None:
+    """Raise RouterInputError for a text in place of a batch, and for an empty list."""
+    if isinstance(X, str):
+        raise RouterInputError("X is one str; a router takes a batch: pass a list of texts")
+    if isinstance(X, (list, tuple)) and len(X) == 0:
+        raise RouterInputError(NO_QUERIES)
 
 
 def is_numeric_input(X: Any) -> bool:

@@ -49,7 +49,8 @@ def realised_utility(
     Raises
     ------
     RouterInputError
-        If partly observed outcomes come without propensities, or an arm taken is not a column of `y`.
+        If quality or cost of an arm taken is missing, unless propensities tell what to make of that, or an arm taken is not
+        a column of `y`.
 
     Examples
     --------
@@ -83,14 +84,20 @@ def realised_utility(
         )
     rows = np.arange(len(taken))
     utility = outcomes.quality[rows, index]
+    parts = {"quality": utility}
     if outcomes.cost is not None and cost_weight:
-        utility = utility - cost_weight * outcomes.cost[rows, index]
+        parts["cost"] = outcomes.cost[rows, index]
+        utility = utility - cost_weight * parts["cost"]
     seen = np.isfinite(utility)
-    if not seen.all() and outcomes.weighting == "missing at random":
-        row = int(np.flatnonzero(~seen)[0])
-        raise RouterInputError(
-            f"the arm taken was not observed in {int((~seen).sum())} rows, the first is row {row}: pass propensity="
-        )
+    if outcomes.weighting != "inverse propensity":
+        for what, values in parts.items():
+            gaps = np.flatnonzero(~np.isfinite(values))
+            if len(gaps):
+                advice = "pass propensity=" if outcomes.weighting == "missing at random" else "leave such rows out"
+                raise RouterInputError(
+                    f"the {what} of the arm taken was not observed in {len(gaps)} of {len(values)} rows, the first is row "
+                    f"{gaps[0]}: {advice}"
+                )
     weight = np.ones(len(seen)) if outcomes.weight is None else outcomes.weight
     if not weight[seen].any():
         return float("nan")

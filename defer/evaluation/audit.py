@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from defer.evaluation.running import LEAST_SAMPLE_SIZE
 from defer.portfolios.outcomes import OutcomeLog
 from defer.portfolios.summary import LogSummary
 
@@ -88,6 +89,13 @@ def audit(log: OutcomeLog) -> Audit:
     drawn = np.asarray(log.action) >= 0
     if len(log.arms) == 1:
         found.append(Finding("problem", "there is only one arm: nothing to choose"))
+    if summary.n_clusters < LEAST_SAMPLE_SIZE:
+        found.append(
+            Finding(
+                "caution",
+                f"there are only {summary.n_clusters} independent queries: too few for an interval to be relied on",
+            )
+        )
     if summary.n_repeated_texts:
         found.append(
             Finding(

@@ -51,7 +51,12 @@ class Calibration:
 
 
 def calibration(
-    predicted: ArrayLike, quality: ArrayLike, *, arms: tuple[str, ...] = (), n_bins: int = 10
+    predicted: ArrayLike,
+    quality: ArrayLike,
+    *,
+    arms: tuple[str, ...] = (),
+    n_bins: int = 10,
+    weight: ArrayLike | None = None,
 ) -> Calibration:
     """Compare predicted with realised quality.
 
@@ -63,6 +68,8 @@ def calibration(
         Given, every arm is described by itself too.
     n_bins : int, default=10
         Bins of equal count; equal predictions share a bin.
+    weight : array of shape (n,), optional
+        Of the rows: one over the propensity where a logging policy chose which pairs were observed.
 
     Raises
     ------
@@ -89,23 +96,30 @@ def calibration(
         raise EvaluationError(
             f"predicted is not finite for {len(wrong)} observed pairs, the first in row {wrong[0, 0]}, arm {wrong[0, 1]}"
         )
-    p, q = table[seen], values[seen]
-    bins, ece = _bins(p, q, n_bins)
+    mass = np.ones(len(table)) if weight is None else np.asarray(weight, dtype=np.float64)
+    if mass.shape != (len(table),) or not (np.isfinite(mass).all() and (mass >= 0).all() and mass.any()):
+        raise EvaluationError(
+            f"weight must be {len(table)} finite numbers >= 0 that are not all 0, got shape {mass.shape}"
+        )
+    p, q, w = table[seen], values[seen], np.broadcast_to(mass[:, None], table.shape)[seen]
+    bins, ece = _bins(p, q, w, n_bins)
     per_arm = {}
     for index, arm in enumerate(arms):
-        rows = seen[:, index]
+        rows = seen[:, index] & (mass > 0)
         if rows.any():
-            x, y = table[rows, index], values[rows, index]
-            per_arm[arm] = (_bins(x, y, n_bins)[1], float(((x - y) ** 2).mean()))
-    return Calibration(*bins, ece, float(((p - q) ** 2).mean()), float(((q.mean() - q) ** 2).mean()), per_arm)
+            x, y, v = table[rows, index], values[rows, index], mass[rows]
+            per_arm[arm] = (_bins(x, y, v, n_bins)[1], float(np.average((x - y) ** 2, weights=v)))
+    base = float(np.average((np.average(q, weights=w) - q) ** 2, weights=w))
+    return Calibration(*bins, ece, float(np.average((p - q) ** 2, weights=w)), base, per_arm)
 
 
-def _bins(p: Floats, q: Floats, n_bins: int) -> tuple[tuple[Floats, Floats, NDArray[np.intp]], float]:
+def _bins(p: Floats, q: Floats, w: Floats, n_bins: int) -> tuple[tuple[Floats, Floats, NDArray[np.intp]], float]:
     edges = np.unique(np.quantile(p, np.linspace(0, 1, n_bins + 1)[1:-1]))
     index = np.searchsorted(edges, p)
     count = np.bincount(index, minlength=len(edges) + 1)
-    kept = count > 0
-    mean_p = np.bincount(index, weights=p, minlength=len(count))[kept] / count[kept]
-    mean_q = np.bincount(index, weights=q, minlength=len(count))[kept] / count[kept]
-    ece = float((np.abs(mean_p - mean_q) * count[kept]).sum() / len(p))
+    mass = np.bincount(index, weights=w, minlength=len(count))
+    kept = mass > 0
+    mean_p = np.bincount(index, weights=p * w, minlength=len(count))[kept] / mass[kept]
+    mean_q = np.bincount(index, weights=q * w, minlength=len(count))[kept] / mass[kept]
+    ece = float((np.abs(mean_p - mean_q) * mass[kept]).sum() / mass.sum())
     return (mean_p, mean_q, count[kept]), ece

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from defer.exceptions import EvaluationError
 
-__all__ = ["Estimate"]
+__all__ = ["Estimate", "best_of"]
 
 
 @dataclass(frozen=True)
@@ -92,3 +93,33 @@ class Estimate:
     def __str__(self) -> str:
         bounds = "no interval" if self.is_refused else f"{self.level:.0%} interval {self.low:.6g} … {self.high:.6g}"
         return f"{self.outcome} {self.value:.6g} ({bounds}; {self.estimator}, n = {self.n}, effective {self.ess:.4g})"
+
+
+def best_of(estimates: Mapping[str, Estimate]) -> str | None:
+    """Name of the highest value among those with an interval; ties go to the lower cost, then to the first.
+
+    Parameters
+    ----------
+    estimates : mapping of name to Estimate
+        Where none has an interval, all are considered.
+
+    Returns
+    -------
+    str or None
+        None if there is no estimate.
+
+    Examples
+    --------
+    >>> one, other = (Estimate(value, 0.0, 1.0, 9, 9.0, 1.0, "full", "normal") for value in (0.4, 0.6))
+    >>> best_of({"small": one, "large": other})
+    'large'
+    """
+
+    def rank(name: str) -> tuple[float, float]:
+        costs = [
+            other.value for other in estimates[name].others if other.outcome == "cost" and np.isfinite(other.value)
+        ]
+        return -estimates[name].value, costs[0] if costs else float("inf")
+
+    carried = [name for name, estimate in estimates.items() if not estimate.is_refused] or list(estimates)
+    return min(carried, key=rank, default=None)

@@ -2,7 +2,7 @@
 
 With w = pi(a|x)/mu(a|x), q the modelled and r the observed outcome of the logged arm, and q_pi = sum_a pi(a|x) q(x, a).
 Sources: Horvitz and Thompson (IPS); Swaminathan and Joachims 2015 (SNIPS); Dudik et al. 2011 (DM, DR); Wang, Agarwal and
-Dudik 2017 (SWITCH); Su et al. 2020 (DRos, DRps).  Card x8.
+Dudik 2017 (SWITCH); Su et al. 2020 (DRos, DRps).
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ class ValueEstimator:
     name: ClassVar[str] = ""
     uses_weights: ClassVar[bool] = True
     is_ratio: ClassVar[bool] = False
+    is_biased: ClassVar[bool] = False
     k: ClassVar[int] = 1
 
     def terms(self, rounds: Rounds) -> Floats:
@@ -132,6 +133,7 @@ class ClippedIPS(_Weighted):
 
     max_weight: float = 10.0
     name: ClassVar[str] = "clipped"
+    is_biased: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _check_parameter(self, "max_weight", self.max_weight)
@@ -186,6 +188,7 @@ class DM(ValueEstimator):
     """Direct method: mean of q_pi.  As good as the outcome model, whose bias no interval shows; needs no propensities."""
 
     name: ClassVar[str] = "dm"
+    is_biased: ClassVar[bool] = True
     uses_weights: ClassVar[bool] = False
 
     def terms(self, rounds: Rounds) -> Floats:
@@ -208,6 +211,7 @@ class DR_PS(_Corrected):
 
     max_weight: float = 10.0
     name: ClassVar[str] = "drps"
+    is_biased: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _check_parameter(self, "max_weight", self.max_weight)
@@ -225,6 +229,7 @@ class DR_OS(_Corrected):
 
     shrinkage: float = 10.0
     name: ClassVar[str] = "dros"
+    is_biased: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _check_parameter(self, "shrinkage", self.shrinkage)
@@ -245,6 +250,7 @@ class Switch(_Corrected):
 
     threshold: float = 10.0
     name: ClassVar[str] = "switch"
+    is_biased: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _check_parameter(self, "threshold", self.threshold)

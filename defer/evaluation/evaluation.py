@@ -6,26 +6,30 @@ calibration.  Nothing in it was used to fit the router, if the log was held out.
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.utils.validation import check_is_fitted
 
 from defer.estimators.base import BaseRouter
 from defer.estimators.pipeline import RouterPipeline
 from defer.estimators.routing import Routing
-from defer.evaluation.estimate import Estimate
-from defer.evaluation.intervals import Interval, mean_interval
-from defer.evaluation.ope import estimate_value
+from defer.evaluation.estimate import Estimate, best_of
+from defer.evaluation.estimators import DR
+from defer.evaluation.intervals import FINITE_SAMPLE, Interval, mean_interval
+from defer.evaluation.ope import check_options, largest_weight, value_under, warn_of_support
+from defer.evaluation.outcome_model import OutcomeModels
 from defer.evaluation.policies import column_order, policy_matrix
-from defer.evaluation.realised import outcome_table, policy_terms
+from defer.evaluation.realised import is_logged_in_part, policy_terms, pseudo_outcomes
 from defer.evaluation.result import Evaluation
-from defer.exceptions import EvaluationError, LeakageWarning, SupportWarning
+from defer.exceptions import EvaluationError, LeakageWarning
 from defer.portfolios.limits import Limit
 from defer.portfolios.outcomes import OutcomeLog
-from defer.portfolios.splitting import shared_texts
+from defer.portfolios.splitting import interval_groups, shared_texts
 
 __all__ = ["OBSERVERS", "evaluate"]
 
@@ -59,7 +63,8 @@ def evaluate(
         Queries that the router was not fitted on.  Full information is averaged, bandit logs are evaluated off-policy.
     baseline : arm name, router, Routing or policy array, optional
         Compared with pairwise on the same queries.  Default the logging policy on bandit logs (what was observed), and
-        the single arm of highest mean quality on others.
+        on others the single arm of highest mean quality: in `train` if that is given and complete, else in hindsight on
+        this log, which favours the baseline.  A router is routed under the same `limit`.
     limit : Limit, optional
         Handed to ``route``.
     level : float, default=0.95
@@ -93,36 +98,57 @@ def evaluate(
     >>> evaluate(RandomMixture().fit(log.X, log.quality), log).estimate.value
     0.75
     """
+    check_options(log, estimator, interval, level)
     n_leaked = None if train is None else _leaked(train, log)
     routing, facts = _read(router_or_routing, log, limit, random_state)
-    policy = policy_matrix(routing, log)
+    policy, models = policy_matrix(routing, log), OutcomeModels(log, quality_model)
     options: dict[str, Any] = {
-        "estimator": estimator, "interval": interval, "level": level, "quality_model": quality_model,
-        "random_state": random_state,
+        "estimator": estimator, "interval": interval, "level": level, "random_state": random_state
     }  # fmt: skip
-    estimate = estimate_value(policy, log, **options)
-    singles = _singles(log, level)
-    reference, label = _baseline(baseline, log, singles)
-    tables = _tables(log, estimate, quality_model)
-    kind = interval if interval in ("student", "bootstrap") else "normal"
+    estimate = value_under(policy, log, models, **options)
+    warn_of_support(estimate, stacklevel=3)
+    singles = _singles(log, models, options)
+    reference, label, is_hindsight = _baseline(baseline, log, singles, limit=limit, train=train)
+    tables = _tables(log, estimate, models)
+    refused = estimate.is_refused or (reference is not None and _is_refused(reference, log, models, options))
     difference, cost_difference = (
-        _difference(policy, reference, log, tables, name, estimate.is_refused, level=level, interval=kind)
+        _difference(policy, reference, log, models, tables[name], name, refused, options) if name in tables else None
         for name in ("quality", "cost")
     )
+    asked = {
+        "limit": limit, "baseline": baseline, "estimator": estimator, "interval": interval, "level": level,
+        "quality_model": quality_model, "train": train, "random_state": random_state,
+    }  # fmt: skip
     result = Evaluation(
-        estimate, singles, difference or _UNKNOWN, cost_difference, label, policy, log, level=level,
-        n_leaked=n_leaked, quality_model=quality_model, tables=tables, **facts,
+        estimate, singles, difference or _UNKNOWN, cost_difference, label, policy, log, is_hindsight=is_hindsight,
+        level=level, call=_call(asked), n_leaked=n_leaked, quality_model=quality_model, tables=tables, **facts,
     )  # fmt: skip
     for observe in tuple(OBSERVERS):
         observe(result)
     return result
 
 
+def _call(asked: dict[str, Any]) -> str:
+    """The call that was made, without what it left at the default; arrays and objects by the name of their argument."""
+    defaults = {name: parameter.default for name, parameter in inspect.signature(evaluate).parameters.items()}
+    parts = []
+    for name, value in asked.items():
+        is_plain = isinstance(value, (str, int, float)) or name == "limit"
+        if not is_plain and value is not None:
+            parts.append(f"{name}={name}")
+        elif value is not None and value != defaults[name]:
+            parts.append(f"{name}={value!r}")
+    return ", ".join(["evaluate(router, log", *parts]) + ")"
+
+
 _UNKNOWN = Interval(float("nan"), float("nan"), float("nan"))
 
 
-def _leaked(train: OutcomeLog, log: OutcomeLog) -> int:
-    count, first = shared_texts(train, None, log, None)
+def _leaked(train: OutcomeLog, log: OutcomeLog) -> int | None:
+    shared = shared_texts(train, None, log, None)
+    if shared is None:
+        return None
+    count, first = shared
     if count:
         warnings.warn(
             f"{count} of {len(log)} queries of the log have a text that is also in the training log, the first is row "
@@ -155,8 +181,8 @@ def _read(router_or_routing: Any, log: OutcomeLog, limit: Limit | None, seed: in
     if len(order) < len(log.arms):
         lacking = [arm for index, arm in enumerate(log.arms) if index not in set(order.tolist())]
         raise EvaluationError(
-            f"the log has {len(lacking)} arms that the router does not know, the first is {lacking[0]!r}: "
-            "evaluate on log.select(arms=[...])"
+            f"the log has {len(lacking)} arms that the router does not know, the first is {lacking[0]!r}"
+            + ("" if log.has_decisions else ": evaluate on log.select(arms=[...])")
         )
     quality, cost = np.empty(log.quality.shape), np.empty(log.quality.shape)
     quality[:, order], cost[:, order] = routing.predicted_quality, routing.predicted_cost
@@ -168,6 +194,7 @@ def _read(router_or_routing: Any, log: OutcomeLog, limit: Limit | None, seed: in
 def _facts(router: Any) -> dict[str, Any]:
     steps = [step for _, step in router.steps] if isinstance(router, RouterPipeline) else [router]
     last = steps[-1]
+    check_is_fitted(last)
     point = getattr(last, "operating_point_", None)
     configuration = {"router": router.__repr__(N_CHAR_MAX=4000)}
     if point is not None:
@@ -176,61 +203,88 @@ def _facts(router: Any) -> dict[str, Any]:
     configuration["training outcomes"] = "observed in full" if weighting == "none" else f"observed in part, {weighting}"
     return {
         "router": " → ".join(type(step).__name__ for step in steps),
-        "cost_weight": float(router.cost_weight),
         "has_cost": bool(router.has_cost_),
         "configuration": configuration,
     }
 
 
-def _baseline(baseline: Any, log: OutcomeLog, singles: dict[str, Estimate]) -> tuple[Floats | None, str]:
-    """Policy to compare with, None for the logging policy, and its name."""
-    if baseline is None and log.is_bandit:
-        return None, "the logging policy"
-    if baseline is None:
-        baseline = max(singles, key=lambda arm: singles[arm].value) if singles else log.summary().best_arm
+def _baseline(
+    baseline: Any, log: OutcomeLog, singles: dict[str, Estimate], *, limit: Limit | None, train: OutcomeLog | None
+) -> tuple[Floats | None, str, bool]:
+    """Policy to compare with, None for the logging policy; its name; and whether it was chosen on this log."""
+    is_hindsight = False
+    if baseline is None and log.is_bandit and is_logged_in_part(log):
+        return None, "the logging policy", False
+    if baseline is None and train is not None and not is_logged_in_part(train) and train.summary().best_arm in log.arms:
+        baseline = train.summary().best_arm
+    elif baseline is None:
+        baseline, is_hindsight = best_of(singles) or log.summary().best_arm, len(log.arms) > 1
     if isinstance(baseline, str):
         if baseline not in log.arms:
             raise EvaluationError(f"baseline: the log has no arm {baseline!r}; it has {list(log.arms)}")
-        return policy_matrix(np.full(len(log), baseline), log), f"always {baseline}"
-    return policy_matrix(baseline, log), type(baseline).__name__
+        return policy_matrix(np.full(len(log), baseline), log), f"always {baseline}", is_hindsight
+    name = type(baseline).__name__
+    if hasattr(baseline, "route") and log.X is not None:
+        baseline = baseline.route(log.X, limit=limit, random_state=0)
+    return policy_matrix(baseline, log), name, False
 
 
-def _tables(log: OutcomeLog, estimate: Estimate, quality_model: Any) -> dict[str, Floats]:
+def _tables(log: OutcomeLog, estimate: Estimate, models: OutcomeModels) -> dict[str, Floats]:
     """Outcomes of all arms, of quality and cost where they are known of every query."""
-    if log.has_decisions and log.propensity is None:
+    if is_logged_in_part(log) and log.propensity is None:
         return {}
     known = [part.outcome for part in (estimate, *estimate.others) if np.isfinite(part.value)]
-    return {
-        name: outcome_table(log, name, quality_model=quality_model) for name in ("quality", "cost") if name in known
-    }
+    return {name: pseudo_outcomes(log, name, models) for name in ("quality", "cost") if name in known}
+
+
+def _is_refused(policy: Floats, log: OutcomeLog, models: OutcomeModels, options: dict[str, Any]) -> bool:
+    try:
+        return value_under(policy, log, models, **options).is_refused
+    except EvaluationError:
+        return True
 
 
 def _difference(
-    policy: Floats, reference: Floats | None, log: OutcomeLog, tables: dict[str, Floats], name: str, refused: bool,
-    *, level: float, interval: str,
-) -> Interval | None:  # fmt: skip
-    """Paired difference of two policies in one outcome, on bandit logs of the DR terms; None where it is not known."""
-    if name not in tables:
-        return None
+    policy: Floats, reference: Floats | None, log: OutcomeLog, models: OutcomeModels, table: Floats, name: str,
+    refused: bool, options: dict[str, Any],
+) -> Interval:  # fmt: skip
+    """Paired difference of two policies in one outcome, on bandit logs of their DR terms."""
     if reference is None:
         observed = np.asarray(getattr(log, name))[np.arange(len(log)), log.action]
-        terms = policy_terms(policy, tables[name]) - observed
+        terms = policy_terms(policy, table) - observed
     else:
-        terms = policy_terms(policy - reference, tables[name])
-    found = mean_interval(terms, log.cluster, level, interval=interval)
-    return Interval(found.value, float("nan"), float("nan")) if refused else found
+        terms = policy_terms(policy - reference, table)
+    if refused:
+        return Interval(float(terms.mean()), float("nan"), float("nan"))
+    interval, span = options["interval"], None
+    if interval in FINITE_SAMPLE:
+        span = _difference_span([policy] if reference is None else [policy, reference], log, models, name)
+    return mean_interval(
+        terms, interval_groups(log), options["level"], interval=interval, span=span, random_state=options["random_state"]
+    )  # fmt: skip
 
 
-def _singles(log: OutcomeLog, level: float) -> dict[str, Estimate]:
-    """Always one arm, for each arm; on bandit logs only arms with enough support."""
+def _difference_span(policies: list[Floats], log: OutcomeLog, models: OutcomeModels, name: str) -> float:
+    """Length of an interval that holds the difference of two policies' terms, for the bounds that need one."""
+    values = np.asarray(getattr(log, name))
+    low, high = min(0.0, float(np.nanmin(values))), float(np.nanmax(values))
+    high = max(high, 1.0) if name == "quality" else high
+    if not is_logged_in_part(log):
+        return 2 * (high - low)
+    low, high = min(low, float(models[name].min())), max(high, float(models[name].max()))
+    rows, chance = np.arange(len(log)), np.asarray(log.propensity)
+    weights = [largest_weight(each, log) or float((each[rows, log.action] / chance).max()) for each in policies]
+    return 2 * DR().span(max(1.0, *weights), low, high)
+
+
+def _singles(log: OutcomeLog, models: OutcomeModels, options: dict[str, Any]) -> dict[str, Estimate]:
+    """Always one arm, for each arm; without those that cannot be valued on this log."""
     found = {}
     for index, arm in enumerate(log.arms):
         always = np.zeros(log.quality.shape)
         always[:, index] = 1.0
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", SupportWarning)
-                found[arm] = estimate_value(always, log, level=level)
+            found[arm] = value_under(always, log, models, **options)
         except EvaluationError:
             continue
     return found

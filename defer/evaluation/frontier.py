@@ -1,6 +1,6 @@
 """The cost-quality plane: hull, zero router, AIQ, oracle, and the exact sweep of a router's operating points.
 
-Source: RouterBench (Hu et al. 2024, arXiv 2403.12031), card x10; ``norm="max"`` is what its repository computes.
+Source: RouterBench (Hu et al. 2024, arXiv 2403.12031); ``norm="max"`` is what its repository computes.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.integrate import trapezoid
 
+from defer.evaluation.moments import effective_sample_size
 from defer.exceptions import EvaluationError
 from defer.portfolios.assignment import hull_increments
 
@@ -246,6 +247,8 @@ class Frontier:
         Standard errors, clustered where clusters were given; NaN for a single query or cluster.
     load : array of shape (p, m)
         Share of every arm.
+    ess : array of shape (p,)
+        Effective sample size behind the point: the number of queries where all outcomes were observed.
     """
 
     price: Floats
@@ -254,6 +257,7 @@ class Frontier:
     quality_se: Floats
     cost_se: Floats
     load: Floats
+    ess: Floats
 
     def frame(self, arms: tuple[str, ...], *, z: float = 1.959963984540054) -> nw.DataFrame[Any]:
         """Row per operating point, with an interval of `z` standard errors and the share of every arm."""
@@ -276,6 +280,7 @@ def sweep(
     *,
     n_points: int = 100,
     cluster: NDArray[Any] | None = None,
+    importance: Floats | None = None,
 ) -> Frontier:
     """All operating points of a router, thinned to about `n_points` where there are more.
 
@@ -290,6 +295,9 @@ def sweep(
         What is realised; no NaN.
     n_points : int, default=100
     cluster : array of shape (n,), optional
+    importance : array of shape (n, m), optional
+        On bandit logs, one over the propensity for the logged arm and 0 for the others: what the effective sample size
+        of a point follows from.
 
     Raises
     ------
@@ -322,17 +330,18 @@ def sweep(
     picked = _evenly(np.concatenate(([0.0], gained)), max(n_points, 2))
     groups = None if cluster is None else np.unique(cluster, return_inverse=True)[1].ravel()
     arm, rows, done = steps.start.copy(), np.arange(n), 0
-    points = np.empty((len(picked), 4))
+    points = np.empty((len(picked), 5))
     load = np.empty((len(picked), m))
     for place, index in enumerate(picked):
         upto = ends[index - 1] + 1 if index else 0
         arm[steps.query[done:upto]] = steps.to_arm[done:upto]
         done = upto
         q, c = quality[rows, arm], cost[rows, arm]
-        points[place] = q.mean(), c.mean(), _standard_error(q, groups), _standard_error(c, groups)
+        ess = float(n) if importance is None else effective_sample_size(importance[rows, arm])
+        points[place] = q.mean(), c.mean(), _standard_error(q, groups), _standard_error(c, groups), ess
         load[place] = np.bincount(arm, minlength=m) / n
     price = np.concatenate(([np.inf], steps.slope[ends]))[picked]
-    return Frontier(price, points[:, 0], points[:, 1], points[:, 2], points[:, 3], load)
+    return Frontier(price, points[:, 0], points[:, 1], points[:, 2], points[:, 3], load, points[:, 4])
 
 
 class Resweep:

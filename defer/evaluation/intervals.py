@@ -18,17 +18,16 @@ from defer.evaluation.moments import Moments
 from defer.exceptions import EvaluationError
 
 __all__ = [
-    "INTERVALS",
-    "Interval",
-    "bernstein_radius",
-    "hoeffding_radius",
-    "interval_of",
-    "mean_interval",
-    "percentile_interval",
-    "wilson_interval",
-]
+    "FINITE_SAMPLE", "INTERVALS", "Interval", "bernstein_radius", "default_interval", "hoeffding_radius", "independent_rows", "interval_of",
+    "mean_interval", "percentile_interval", "wilson_interval",
+]  # fmt: skip
 
 INTERVALS = ("normal", "student", "empirical_bernstein", "hoeffding", "bootstrap")
+FINITE_SAMPLE = ("empirical_bernstein", "hoeffding")
+"""Kinds that hold at every sample size."""
+
+# Independent rows from which the normal quantile stands in for Student's.
+_MANY = 100
 
 
 def bernstein_radius(variance: float, n: int, *, span: float, delta: float) -> float:
@@ -66,6 +65,25 @@ def hoeffding_radius(n: int, *, span: float, delta: float) -> float:
     return span * math.sqrt(math.log(1.0 / delta) / (2.0 * n))
 
 
+def default_interval(moments: Moments) -> str:
+    """The kind that "auto" stands for: normal, or Student where few rows or clusters are independent.
+
+    Examples
+    --------
+    >>> moments = Moments(1)
+    >>> moments.update(np.arange(20.0)[:, None])
+    >>> default_interval(moments)
+    'student'
+    """
+    return "normal" if independent_rows(moments) >= _MANY else "student"
+
+
+def independent_rows(moments: Moments) -> int:
+    """Number of clusters, or of rows where no clusters were given."""
+    grouped = moments.clusters()
+    return moments.n if grouped is None else len(grouped[1])
+
+
 def interval_of(
     estimator: ValueEstimator, moments: Moments, *, interval: str, level: float, span: float | None = None
 ) -> tuple[float, float]:
@@ -91,13 +109,12 @@ def interval_of(
     value, delta = float(estimator.value(moments.mean)), (1.0 - level) / 2.0
     if interval == "bootstrap":
         return _percentiles(estimator, moments, delta)
-    grouped = moments.clusters()
-    groups = moments.n if grouped is None else len(grouped[1])
+    groups = independent_rows(moments)
     if interval in ("normal", "student"):
         variance = moments.variance_of_mean(estimator.gradient(moments.mean), corrected=not estimator.is_ratio)
         quantile = stats.norm.ppf(1 - delta) if interval == "normal" else stats.t.ppf(1 - delta, max(groups - 1, 1))
         radius = float(quantile) * math.sqrt(variance)
-    elif interval in ("empirical_bernstein", "hoeffding"):
+    elif interval in FINITE_SAMPLE:
         if estimator.is_ratio:
             raise EvaluationError(
                 f"interval {interval!r} needs bounded independent terms, and {estimator.name} is a ratio; use 'normal' or 'bootstrap'"
@@ -173,13 +190,15 @@ def mean_interval(
     cluster: NDArray[Any] | None,
     level: float,
     *,
-    interval: str = "normal",
+    interval: str = "auto",
+    span: float | None = None,
     random_state: int = 0,
 ) -> Interval:
-    """Mean of per-query terms with an interval, clustered where clusters are given."""
+    """Mean of per-query terms with an interval, clustered where clusters are given; `span` as for `interval_of`."""
     moments = Moments(1, 1000 if interval == "bootstrap" else 0, random_state)
     moments.update(terms[:, None], cluster)
-    low, high = interval_of(DM(), moments, interval=interval, level=level)
+    kind = default_interval(moments) if interval == "auto" else interval
+    low, high = interval_of(DM(), moments, interval=kind, level=level, span=span)
     return Interval(float(moments.mean[0]), low, high)
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from defer.exceptions import EvaluationError
 
-__all__ = ["Moments", "WeightMoments"]
+__all__ = ["Moments", "WeightMoments", "effective_sample_size"]
 
 Floats = NDArray[np.float64]
 
@@ -227,3 +227,10 @@ class WeightMoments:
     def effective_sample_size(self) -> float:
         """(sum w)^2 / sum w^2; 0 where all weights are 0."""
         return self.total**2 / self.squares if self.squares > 0 else 0.0
+
+
+def effective_sample_size(weight: Floats) -> float:
+    """(sum w)^2 / sum w^2 of an array of importance weights; 0 where all are 0."""
+    moments = WeightMoments()
+    moments.update(weight)
+    return moments.effective_sample_size

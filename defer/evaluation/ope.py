@@ -15,15 +15,25 @@ from numpy.typing import NDArray
 
 from defer.evaluation.estimate import Estimate
 from defer.evaluation.estimators import DM, DR, DR_OS, Rounds, Switch, ValueEstimator, as_estimator
-from defer.evaluation.intervals import INTERVALS, interval_of
+from defer.evaluation.intervals import FINITE_SAMPLE, INTERVALS, default_interval, independent_rows, interval_of
 from defer.evaluation.moments import Moments, WeightMoments
-from defer.evaluation.outcome_model import cross_fitted
+from defer.evaluation.outcome_model import OutcomeModels
 from defer.evaluation.policies import policy_matrix
-from defer.evaluation.running import RunningValue, poor_support
+from defer.evaluation.realised import is_logged_in_part
+from defer.evaluation.running import BIAS_NOTE, LEAST_SAMPLE_SIZE, RunningValue, poor_support
 from defer.exceptions import EvaluationError, SupportWarning
 from defer.portfolios.outcomes import OutcomeLog
+from defer.portfolios.splitting import interval_groups
 
-__all__ = ["estimate_value", "tune_parameter", "uniform_policy"]
+__all__ = [
+    "check_options",
+    "estimate_value",
+    "largest_weight",
+    "tune_parameter",
+    "uniform_policy",
+    "value_under",
+    "warn_of_support",
+]
 
 Floats = NDArray[np.float64]
 
@@ -54,10 +64,12 @@ def estimate_value(
     log : OutcomeLog
     estimator : str or ValueEstimator, default="auto"
         One of ``ips, clipped, snips, rm, dm, dr, drps, dros, switch, sndr``, or an object with parameters.  "auto" is the
-        plain mean on full-information logs and DR on bandit logs.  ``"switch"`` and ``"dros"`` by name have their parameter
+        plain mean on full-information logs and DR on bandit logs.  Intervals of ``clipped, dm, drps, dros, switch`` do not
+        hold their bias.  ``"switch"`` and ``"dros"`` by name have their parameter
         tuned by the estimated mean squared error; objects keep theirs.
     interval : {"auto", "normal", "student", "empirical_bernstein", "hoeffding", "bootstrap"}, default="auto"
-        Clustered where the log has clusters.  "auto" is normal, or a refusal where the support cannot carry it.
+        Clustered where the log has clusters or repeats texts.  "auto" is normal, Student with fewer than 100 independent
+        rows, or a refusal where the support cannot carry it.
     level : float, default=0.95
     quality_model : array of shape (n, m), estimator or None
         Modelled quality for DM, DR and their kin, or a scikit-learn regressor or router to be cross-fitted (grouped by
@@ -96,27 +108,69 @@ def estimate_value(
     >>> estimate_value(np.full((3, 2), 0.5), log).value.__round__(4)
     0.6667
     """
+    check_options(log, estimator, interval, level)
+    estimate = value_under(
+        policy_matrix(policy_or_routing, log), log, OutcomeModels(log, quality_model, n_splits=n_splits),
+        estimator=estimator, interval=interval, level=level, quality_range=quality_range, max_weight=max_weight,
+        n_bootstrap=n_bootstrap, random_state=random_state,
+    )  # fmt: skip
+    warn_of_support(estimate, stacklevel=3)
+    return estimate
+
+
+def check_options(log: OutcomeLog, estimator: str | ValueEstimator, interval: str, level: float) -> None:
+    """Raise EvaluationError on what is no log, and on a level, interval or estimator that there is not."""
+    if not isinstance(log, OutcomeLog):
+        raise EvaluationError(
+            f"log must be an OutcomeLog, got {type(log).__name__}; OutcomeLog.from_wide(frame) makes one of a frame"
+        )
     if not 0.0 < level < 1.0:
         raise EvaluationError(f"level must be in (0, 1), got {level!r}")
     if interval not in ("auto", *INTERVALS):
         raise EvaluationError(f"interval must be 'auto' or one of {INTERVALS}, got {interval!r}")
-    if isinstance(estimator, str) and estimator != "auto":
+    if isinstance(estimator, str) and estimator not in ("auto", "full"):
         as_estimator(estimator)
-    policy = policy_matrix(policy_or_routing, log)
-    settings = (interval, level, n_bootstrap, random_state)
+
+
+def warn_of_support(estimate: Estimate, *, stacklevel: int) -> None:
+    """Warn of what an off-policy estimate notes about its support."""
+    notes = [note for note in estimate.warnings if not note.startswith(BIAS_NOTE)]
+    if notes and estimate.estimator != "full":
+        warnings.warn("; ".join(notes), SupportWarning, stacklevel=stacklevel)
+
+
+def value_under(
+    policy: Floats,
+    log: OutcomeLog,
+    models: OutcomeModels,
+    *,
+    estimator: str | ValueEstimator = "auto",
+    interval: str = "auto",
+    level: float = 0.95,
+    quality_range: tuple[float, float] | None = None,
+    max_weight: float | None = None,
+    n_bootstrap: int = 1000,
+    random_state: int = 0,
+) -> Estimate:
+    """`estimate_value` of a checked policy (n, m), with outcome models that are at hand, and without warnings."""
+    if not is_logged_in_part(log) and estimator in ("auto", "full"):
+        return _full_information(policy, log, quality_range, interval, level, n_bootstrap, random_state)
     if not log.has_decisions:
-        return _full_information(policy, log, quality_range, *settings, allowed=estimator in ("auto", "full"))
-    return _off_policy(policy, log, estimator, quality_model, quality_range, max_weight, n_splits, *settings)
+        raise EvaluationError("this log has full information: the value is a plain mean, leave estimator='auto'")
+    used = _Logged(policy, log, estimator, max_weight)
+    estimates = [
+        used.estimate(name, models, interval, level, quality_range, n_bootstrap, random_state)
+        for name in ("quality", "cost", "latency")
+        if getattr(log, name) is not None
+    ]
+    return replace(estimates[0], others=tuple(estimates[1:]))
 
 
 def _full_information(
     policy: Floats, log: OutcomeLog, quality_range: tuple[float, float] | None, interval: str, level: float,
-    n_bootstrap: int, seed: int, *, allowed: bool,
+    n_bootstrap: int, seed: int,
 ) -> Estimate:  # fmt: skip
-    if not allowed:
-        raise EvaluationError("this log has full information: the value is a plain mean, leave estimator='auto'")
-    kind = "normal" if interval == "auto" else interval
-    estimates = []
+    estimates, cluster = [], interval_groups(log)
     for name in ("quality", "cost", "latency"):
         table = getattr(log, name)
         if table is None:
@@ -132,84 +186,89 @@ def _full_information(
             estimates.append(_unobserved(name, reason, len(log), float(len(log)), 1.0, "full", level))
             continue
         realised = np.einsum("ij,ij->i", policy, np.where(needed, values, 0.0))
-        moments = Moments(1, n_bootstrap if kind == "bootstrap" else 0, seed)
-        moments.update(realised[:, None], log.cluster)
+        moments = Moments(1, n_bootstrap if interval == "bootstrap" else 0, seed)
+        moments.update(realised[:, None], cluster)
+        kind, independent = default_interval(moments) if interval == "auto" else interval, independent_rows(moments)
         possible = (quality_range or (0.0, 1.0)) if name == "quality" else (0.0, 0.0)
         span = float(max(np.nanmax(values), possible[1]) - min(np.nanmin(values), possible[0]))
         low, high = interval_of(DM(), moments, interval=kind, level=level, span=span)
-        notes = () if len(log) > 1 else ("one row gives no interval",)
+        notes: tuple[str, ...] = ()
+        if independent == 1:
+            notes = ("one independent query gives no interval",)
+        elif independent < LEAST_SAMPLE_SIZE and kind not in FINITE_SAMPLE:
+            notes = (f"{independent} independent queries are too few for an interval to be relied on",)
         value, n = float(moments.mean[0]), len(log)
         estimates.append(Estimate(value, low, high, n, float(n), 1.0, "full", kind, level, notes, name))
     return replace(estimates[0], others=tuple(estimates[1:]))
 
 
-def _off_policy(
-    policy: Floats, log: OutcomeLog, estimator: str | ValueEstimator, quality_model: Any,
-    quality_range: tuple[float, float] | None, max_weight: float | None, n_splits: int, interval: str, level: float,
-    n_bootstrap: int, seed: int,
-) -> Estimate:  # fmt: skip
-    action = np.asarray(log.action)
-    free = np.flatnonzero(action < 0)
-    if len(free):
-        raise EvaluationError(
-            f"{len(free)} of {len(log)} rows have no logged arm, the first is row {free[0]}; select the others"
-        )
-    kind: ValueEstimator = DR() if estimator == "auto" else as_estimator(estimator)
-    is_tuned = isinstance(estimator, str) and estimator in ("switch", "dros")
-    notes: tuple[str, ...] = ()
-    if log.propensity is None:
-        if kind.name not in ("dm", "rm"):
+class _Logged:
+    """A policy on a bandit log: its weights, and what they can carry."""
+
+    def __init__(
+        self, policy: Floats, log: OutcomeLog, estimator: str | ValueEstimator, max_weight: float | None
+    ) -> None:
+        self.policy, self.log, self.action = policy, log, np.asarray(log.action)
+        free = np.flatnonzero(self.action < 0)
+        if len(free):
+            raise EvaluationError(
+                f"{len(free)} of {len(log)} rows have no logged arm, the first is row {free[0]}; select the others"
+            )
+        self.kind: ValueEstimator = DR() if estimator == "auto" else as_estimator(estimator)
+        self.is_tuned = isinstance(estimator, str) and estimator in ("switch", "dros")
+        self.rows, self.cluster = np.arange(len(log)), interval_groups(log)
+        chosen = policy[self.rows, self.action]
+        self.weight = chosen if log.propensity is None else chosen / log.propensity
+        if log.propensity is None and self.kind.name not in ("dm", "rm"):
             raise EvaluationError(
                 f"the log has no propensities ({len(log)} rows); only 'dm' can do without, and 'rm' under uniform logging"
             )
-        notes = ("the log has no propensities",)
-    rows = np.arange(len(log))
-    chosen = policy[rows, action]
-    weight = chosen if log.propensity is None else chosen / log.propensity
-    refuse = _lacks_support(policy, chosen, log)
-    if refuse.startswith("the log is deterministic"):
-        if kind.uses_weights and estimator != "auto":
-            raise EvaluationError(refuse)
-        kind = DM()
-    weights = WeightMoments()
-    weights.update(weight)
-    if kind.name == "rm":
-        _check_replay(weight)
-    if max_weight is None and log.policy is not None and not refuse:
-        logging = np.asarray(log.policy)
-        max_weight = float(np.divide(policy, logging, out=np.zeros_like(policy), where=logging > 0).max())
-    if not kind.uses_weights and log.propensity is not None:
-        notes = (*notes, *poor_support(weights))
-    estimates = []
-    for name in ("quality", "cost", "latency"):
-        table = getattr(log, name)
-        if table is None:
-            continue
-        outcome = np.asarray(table)[rows, action]
+        self.refuse = _lacks_support(policy, chosen, log)
+        if self.refuse.startswith("the log is deterministic"):
+            if self.kind.uses_weights and estimator != "auto":
+                raise EvaluationError(self.refuse)
+            self.kind = DM()
+        if self.kind.name == "rm":
+            _check_replay(self.weight)
+        self.weights = WeightMoments()
+        self.weights.update(self.weight)
+        self.max_weight = largest_weight(policy, log) if max_weight is None and not self.refuse else max_weight
+
+    def estimate(
+        self, name: str, models: OutcomeModels, interval: str, level: float,
+        quality_range: tuple[float, float] | None, n_bootstrap: int, seed: int,
+    ) -> Estimate:  # fmt: skip
+        kind, outcome = self.kind, np.asarray(getattr(self.log, name))[self.rows, self.action]
         missing = np.flatnonzero(np.isnan(outcome))
         if len(missing):
-            reason = f"{name} of the logged arm is missing in {len(missing)} of {len(log)} rows, the first is row {missing[0]}"
-            ess, largest = weights.effective_sample_size, weights.largest
-            estimates.append(_unobserved(name, reason, len(log), ess, largest, kind.name, level))
-            continue
+            n, ess, largest = len(self.log), self.weights.effective_sample_size, self.weights.largest
+            reason = f"{name} of the logged arm is missing in {len(missing)} of {n} rows, the first is row {missing[0]}"
+            return _unobserved(name, reason, n, ess, largest, kind.name, level)
         predicted = expected = None
         if kind.name in _MODELLED:
-            model = cross_fitted(quality_model if name == "quality" else None, log, name, n_splits=n_splits)
-            predicted, expected = model[rows, action], np.einsum("ij,ij->i", policy, model)
-            if is_tuned:
-                kind = tune_parameter(kind, Rounds(weight, outcome, predicted, expected))
+            model = models[name]
+            predicted, expected = model[self.rows, self.action], np.einsum("ij,ij->i", self.policy, model)
+            if self.is_tuned:
+                kind = tune_parameter(kind, Rounds(self.weight, outcome, predicted, expected))
         value = RunningValue(kind, n_bootstrap=n_bootstrap if interval == "bootstrap" else 0, seed=seed, outcome=name)
-        value.update(weight, outcome, predicted=predicted, expected=expected, cluster=log.cluster)
-        bounds = quality_range if name == "quality" else None
-        estimates.append(
-            value.result(
-                interval=interval, level=level, outcome_range=bounds, max_weight=max_weight, refuse=refuse, notes=notes
-            )
-        )
-    first = replace(estimates[0], others=tuple(estimates[1:]))
-    if first.warnings:
-        warnings.warn("; ".join(first.warnings), SupportWarning, stacklevel=3)
-    return first
+        value.update(self.weight, outcome, predicted=predicted, expected=expected, cluster=self.cluster)
+        return value.result(
+            interval=interval, level=level, outcome_range=quality_range if name == "quality" else None,
+            max_weight=self.max_weight, refuse=self.refuse, notes=self._notes(),
+        )  # fmt: skip
+
+    def _notes(self) -> tuple[str, ...]:
+        if self.log.propensity is None:
+            return ("the log has no propensities",)
+        return () if self.kind.uses_weights else poor_support(self.weights)
+
+
+def largest_weight(policy: Floats, log: OutcomeLog) -> float | None:
+    """Largest importance weight that a draw of the logging policy could have had; None where that is not known."""
+    if log.policy is None:
+        return None
+    logging = np.asarray(log.policy)
+    return float(np.divide(policy, logging, out=np.zeros_like(policy), where=logging > 0).max())
 
 
 def _check_replay(weight: Floats) -> None:

@@ -18,9 +18,39 @@ from defer.portfolios.arm_matrix import ArmMatrix
 from defer.portfolios.outcomes import OutcomeLog, take_rows
 from defer.portfolios.splitting import query_groups
 
-__all__ = ["cross_fitted", "folds"]
+__all__ = ["OutcomeModels", "cross_fitted", "folds"]
 
 Floats = NDArray[np.float64]
+
+
+class OutcomeModels:
+    """Cross-fitted tables (n, m) of the outcomes of a log, each worked out when it is first asked for.
+
+    They do not depend on the policy, so that one object serves all policies that are valued on the log.
+
+    Parameters
+    ----------
+    log : OutcomeLog
+    quality_model : array of shape (n, m), regressor, router or None
+        See `cross_fitted`; cost and latency are modelled by each arm's mean.
+    n_splits : int, default=5
+
+    Examples
+    --------
+    >>> log = OutcomeLog.from_arrays(None, [[1.0, np.nan], [np.nan, 0.0]] * 10, action=[0, 1] * 10, propensity=[0.5] * 20)
+    >>> OutcomeModels(log)["quality"].shape
+    (20, 2)
+    """
+
+    def __init__(self, log: OutcomeLog, quality_model: Any = None, *, n_splits: int = 5) -> None:
+        self.log, self.quality_model, self.n_splits = log, quality_model, n_splits
+        self._tables: dict[str, Floats] = {}
+
+    def __getitem__(self, name: str) -> Floats:
+        if name not in self._tables:
+            model = self.quality_model if name == "quality" else None
+            self._tables[name] = cross_fitted(model, self.log, name, n_splits=self.n_splits)
+        return self._tables[name]
 
 
 def folds(log: OutcomeLog, n_splits: int) -> NDArray[np.intp]:

@@ -32,10 +32,10 @@ def plot_frontier(evaluation: Evaluation, ax: Axes | None = None) -> Axes:
         if row["policy"] == "oracle":
             ax.plot(*place, "*", color=_ORACLE, ms=11, label="oracle")
         else:
-            marker = "s" if row["policy"] == "logging policy" and evaluation.log.is_bandit else "o"
+            marker = "s" if row["policy"] == "logging policy" and evaluation.is_off_policy else "o"
             ax.plot(*place, marker, color=_ARM, ms=5)
             ax.annotate(
-                _short(row["policy"]), place, xytext=(5, -9), textcoords="offset points", fontsize=7, color=_ARM
+                _short(row["policy"]), place, xytext=(5, -9), textcoords="offset points", fontsize=8.5, color=_ARM
             )
     routing = rows[0]
     reach = [[routing["quality"] - routing["quality_low"]], [routing["quality_high"] - routing["quality"]]]
@@ -46,7 +46,7 @@ def plot_frontier(evaluation: Evaluation, ax: Axes | None = None) -> Axes:
     ax.set_xlabel("mean cost (US dollars per 1,000 queries)")
     ax.xaxis.set_major_formatter(lambda dollars, _: f"{1000 * dollars:.6g}")
     ax.set_ylabel("mean quality")
-    ax.legend(fontsize=8, loc="lower right")
+    ax.legend(fontsize=9, loc="lower right")
     return ax
 
 
@@ -59,7 +59,7 @@ def plot_calibration(evaluation: Evaluation, ax: Axes | None = None) -> Axes:
     ax.plot(table.predicted, table.realised, "o-", color=_ROUTER, lw=1.5, label=f"router (ECE {table.ece:.3f})")
     ax.set_xlabel("predicted quality")
     ax.set_ylabel("realised quality")
-    ax.legend(fontsize=8, loc="upper left")
+    ax.legend(fontsize=9, loc="upper left")
     return ax
 
 
@@ -68,9 +68,11 @@ def plot_load(evaluation: Evaluation, ax: Axes | None = None) -> Axes:
     load = {arm: share for arm, share in evaluation.load.items() if share > 0}
     ax = _axes(ax, height=max(1.6, 0.32 * len(load) + 0.9))
     names = sorted(load, key=load.__getitem__)
-    ax.barh([_short(name) for name in names], [load[name] for name in names], color=_ROUTER)
-    for place, name in enumerate(names):
-        ax.text(load[name] + 0.01, place, f"{load[name]:.1%}", va="center", fontsize=8)
+    place = np.arange(len(names))
+    ax.barh(place, [load[name] for name in names], color=_ROUTER)
+    ax.set_yticks(place, [_short(name) for name in names])
+    for row, name in enumerate(names):
+        ax.text(load[name] + 0.01, row, f"{load[name]:.1%}", va="center", fontsize=9)
     ax.set_xlim(0, 1.12)
     ax.set_xlabel("share of queries")
     return ax
@@ -89,7 +91,7 @@ def plot_domains(evaluation: Evaluation, ax: Axes | None = None) -> Axes:
     ax.plot(rows["best_single"], place, "|", color=_ORACLE, ms=12, mew=2, label="best single arm")
     ax.set_yticks(place, [_short(str(name)) for name in rows["domain"]])
     ax.set_xlabel("mean quality")
-    ax.legend(fontsize=8, loc="best")
+    ax.legend(fontsize=9, loc="best")
     return ax
 
 
@@ -105,5 +107,8 @@ def _axes(ax: Axes | None, *, height: float = 4.0) -> Axes:
     return axes
 
 
-def _short(name: str, most: int = 28) -> str:
-    return name if len(name) <= most else name[: most - 1] + "…"
+def _short(name: str, most: int = 32) -> str:
+    """The name with its middle left out if it is long, for versions stand at the end; no mathematics in it."""
+    half = (most - 1) // 2
+    shown = name if len(name) <= most else f"{name[:half]}…{name[-half:]}"
+    return shown.replace("$", r"\$")

@@ -71,22 +71,29 @@ def policy_matrix(policy: Any, log: OutcomeLog) -> NDArray[np.float64]:
 
 
 def column_order(arms: Any, log: OutcomeLog) -> NDArray[np.intp]:
-    """Column of the log for each arm of a router; unnamed arms (0, 1, …) are matched by position.
+    """Column of the log for each arm of a router, by name; arms 0, 1, … that the log does not name are matched by position.
 
     Raises
     ------
     EvaluationError
         If the router has an arm that the log lacks, or, unnamed, another number of arms.
+
+    Examples
+    --------
+    >>> log = OutcomeLog.from_arrays(None, [[1.0, 0.0]], arms=["1", "0"])
+    >>> column_order([0, 1], log).tolist()
+    [1, 0]
     """
     names = np.asarray(arms)
-    if names.dtype.kind in "iu":
-        if list(names) != list(range(len(log.arms))):
+    texts = [str(name) for name in names.tolist()]
+    lacking = [name for name in texts if name not in log.arms]
+    if lacking and names.dtype.kind in "iu":
+        if names.tolist() != list(range(len(log.arms))):
             raise EvaluationError(
-                f"the router's arms have no names, and are not as many as the log's {len(log.arms)}: {list(names)}"
+                f"the router's arms {names.tolist()} are neither names of the log, which has {list(log.arms)}, nor the places "
+                f"0 to {len(log.arms) - 1}"
             )
         return np.arange(len(names))
-    texts = [str(name) for name in names]
-    lacking = [name for name in texts if name not in log.arms]
     if lacking:
         raise EvaluationError(
             f"{len(lacking)} of the router's arms are not in the log, the first is {lacking[0]!r}; the log has {list(log.arms)}"

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from defer.evaluation.outcome_model import cross_fitted
+from defer.evaluation.outcome_model import OutcomeModels
 from defer.exceptions import EvaluationError
 from defer.portfolios.outcomes import OutcomeLog
 
-__all__ = ["outcome_table", "policy_terms"]
+__all__ = ["is_logged_in_part", "outcome_table", "policy_terms", "pseudo_outcomes"]
 
 Floats = NDArray[np.float64]
 
@@ -48,10 +48,20 @@ def outcome_table(log: OutcomeLog, name: str, *, quality_model: Any = None) -> F
     >>> bandit.action.tolist(), outcome_table(bandit, "quality", quality_model=np.zeros((2, 2))).tolist()
     ([1, 1], [[0.0, 0.0], [0.0, 2.0]])
     """
+    return pseudo_outcomes(log, name, OutcomeModels(log, quality_model))
+
+
+def is_logged_in_part(log: OutcomeLog) -> bool:
+    """Whether a logging policy chose what was observed, so that values are estimated and not averaged."""
+    return log.has_decisions and not log.is_full_information
+
+
+def pseudo_outcomes(log: OutcomeLog, name: str, models: OutcomeModels) -> Floats:
+    """`outcome_table` with outcome models that are at hand."""
     values = getattr(log, name)
     if values is None:
         raise EvaluationError(f"the log has no {name}")
-    if not log.has_decisions:
+    if not is_logged_in_part(log):
         return np.asarray(values)
     if log.propensity is None:
         raise EvaluationError(f"the log has no propensities ({len(log)} rows)")
@@ -67,7 +77,7 @@ def outcome_table(log: OutcomeLog, name: str, *, quality_model: Any = None) -> F
         raise EvaluationError(
             f"{name} of the logged arm is missing in {len(missing)} of {len(log)} rows, the first is row {missing[0]}"
         )
-    table = np.array(cross_fitted(quality_model if name == "quality" else None, log, name, n_splits=5))
+    table = np.array(models[name])
     table[rows, action] += (outcome - table[rows, action]) / log.propensity
     return table
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +14,15 @@ from scipy.stats import norm as normal_distribution
 from defer.evaluation.calibration import Calibration, calibration
 from defer.evaluation.estimate import Estimate
 from defer.evaluation.frontier import Frontier, Resweep, aiq, area_over_zero, oracle, sweep, upper_hull
-from defer.evaluation.intervals import Interval, mean_interval, wilson_interval
-from defer.evaluation.realised import outcome_table, policy_terms
+from defer.evaluation.intervals import Interval, mean_interval
+from defer.evaluation.realised import is_logged_in_part, outcome_table
 from defer.evaluation.resampling import bootstrap_interval
+from defer.evaluation.running import LEAST_SAMPLE_SIZE
 from defer.evaluation.two_arm import apgr, apgr_ten_points, cpt, strong_share_curve
 from defer.exceptions import EvaluationError
 from defer.portfolios.limits import Limit
 from defer.portfolios.outcomes import OutcomeLog
-from defer.portfolios.splitting import query_groups
+from defer.portfolios.splitting import interval_groups, query_groups
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -32,8 +33,8 @@ __all__ = ["Evaluation"]
 
 Floats = NDArray[np.float64]
 
-# Of a resampled curve.
-_POINTS = 60
+# Operating points of a curve.
+_POINTS = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,21 +53,24 @@ class Evaluation:
         Paired difference in cost, US dollars per query; None where costs are not known.
     baseline : str
         What the baseline is.
+    is_hindsight : bool
+        Whether the baseline was chosen as the best arm on these very queries, which favours it.
     policy : array of shape (n, m)
     log : OutcomeLog
     predicted_quality : array of shape (n, m) or None
         In the order of the log's arms; None where a bare policy was evaluated.
     predicted_cost : array of shape (n, m) or None
         US dollars; None where the router predicts no costs.
-    cost_weight : float
     limit : Limit or None
     level : float
     router : str
         Short description for the report.
     configuration : dict of str to str
         Parameters and operating point of the router, as text.
+    call : str
+        The call of `evaluate` that gives this, for the report.
     n_leaked : int or None
-        Queries whose text is also in the training log; None where no training log was given.
+        Queries whose text is also in the training log; None where no training log was given or there are no texts.
     quality_model : object
         What `evaluate` was given.
     tables : dict of str to array of shape (n, m)
@@ -82,11 +86,12 @@ class Evaluation:
     log: OutcomeLog = field(repr=False)
     predicted_quality: Floats | None = field(default=None, repr=False)
     predicted_cost: Floats | None = field(default=None, repr=False)
-    cost_weight: float = 0.0
+    is_hindsight: bool = False
     limit: Limit | None = None
     level: float = 0.95
     router: str = ""
     configuration: dict[str, str] = field(default_factory=dict, repr=False)
+    call: str = ""
     n_leaked: int | None = None
     quality_model: Any = field(default=None, repr=False)
     tables: dict[str, Floats] = field(default_factory=dict, repr=False)
@@ -101,7 +106,7 @@ class Evaluation:
         rows = []
         for label, estimate in (("routing", self.estimate), *self.singles.items()):
             rows.append([label, *(getattr(estimate.of(name), end) for name in outcomes for end in _ENDS)])
-        if self.log.is_bandit:
+        if self.is_off_policy and self.log.is_bandit:
             logged = [self.logged(name) for name in outcomes]
             rows.append(["logging policy", *(getattr(mean, end) for mean in logged for end in _ENDS)])
         if self.log.is_full_information:
@@ -114,7 +119,7 @@ class Evaluation:
     def logged(self, name: str) -> Interval:
         """Mean of what was observed under the logging policy of a bandit log."""
         observed = np.asarray(getattr(self.log, name))[np.arange(len(self.log)), self.log.action]
-        return mean_interval(observed, self.log.cluster, self.level)
+        return mean_interval(observed, self.groups, self.level)
 
     @property
     def load(self) -> dict[str, float]:
@@ -130,29 +135,45 @@ class Evaluation:
 
     @cached_property
     def calibration(self) -> Calibration:
-        """Predicted against realised quality, over all observed pairs.
+        """Predicted against realised quality, over all observed pairs; on bandit logs weighted by inverse propensities.
 
         Raises
         ------
         EvaluationError
-            If a bare policy was evaluated, which predicts nothing.
+            If a bare policy was evaluated, which predicts nothing, or a bandit log has no propensities.
         """
         if self.predicted_quality is None:
             raise EvaluationError("a policy without predictions has no calibration: evaluate the router or its Routing")
-        return calibration(self.predicted_quality, np.asarray(self.log.quality), arms=self.log.arms)
+        if not self.has_calibration:
+            raise EvaluationError(f"the log has no propensities ({len(self.log)} rows): what was observed was selected")
+        weight = None if self.log.propensity is None or not self.is_off_policy else 1.0 / self.log.propensity
+        return calibration(self.predicted_quality, np.asarray(self.log.quality), arms=self.log.arms, weight=weight)
+
+    @property
+    def has_calibration(self) -> bool:
+        """Whether predictions can be compared with what was realised."""
+        return self.predicted_quality is not None and not (self.is_off_policy and self.log.propensity is None)
+
+    @property
+    def is_off_policy(self) -> bool:
+        """Whether a logging policy chose what was observed, so that values are estimated and not averaged."""
+        return is_logged_in_part(self.log)
 
     @property
     def has_frontier(self) -> bool:
         """Whether a frontier can be drawn: the router predicts costs, and every outcome is known or can be estimated."""
         if self.predicted_quality is None or self.predicted_cost is None or self.log.cost is None:
             return False
-        if self.log.has_decisions:
+        if self.is_off_policy:
             return self.log.is_bandit and not (self.estimate.is_refused or self.estimate.cost.is_refused)
         return self.log.is_full_information and bool(np.isfinite(self.log.cost).all())
 
     @cached_property
     def frontier(self) -> Frontier:
-        """The router's operating points on this log; doubly robust estimates where the log is a bandit log.
+        """The router's operating points on this log, at every price of cost.
+
+        On bandit logs these are doubly robust estimates; where the effective sample size of a point cannot carry an
+        interval, its standard errors are NaN.
 
         Raises
         ------
@@ -160,12 +181,19 @@ class Evaluation:
             If `has_frontier` is False.
         """
         self._needs_frontier()
-        return sweep(*self._swept(), n_points=100, cluster=self.log.cluster)
+        if not self.is_off_policy:
+            return sweep(*self._swept(), n_points=_POINTS, cluster=self.groups)
+        importance = np.zeros(self.log.quality.shape)
+        importance[np.arange(len(self.log)), self.log.action] = 1.0 / np.asarray(self.log.propensity)
+        curve = sweep(*self._swept(), n_points=_POINTS, cluster=self.groups, importance=importance)
+        carried = curve.ess >= LEAST_SAMPLE_SIZE
+        errors = {name: np.where(carried, getattr(curve, name), np.nan) for name in ("quality_se", "cost_se")}
+        return replace(curve, **errors)
 
     @property
     def operating_points(self) -> nw.DataFrame[Any]:
         """Row per operating point of the frontier, with intervals and the share of every arm."""
-        return self.frontier.frame(self.log.arms, z=self._z)
+        return self.frontier.frame(self.log.arms, z=self.z)
 
     @cached_property
     def zero_router(self) -> tuple[Floats, Floats]:
@@ -178,19 +206,20 @@ class Evaluation:
         return self._aiq(self.frontier.cost, self.frontier.quality, self.outcomes("cost").mean(axis=0), norm)
 
     def aiq_interval(self, *, norm: Any = "range", n_bootstrap: int = 200, random_state: int = 0) -> Interval:
-        """`aiq` with a bootstrap interval over clusters of queries; the curve is computed anew in each resample."""
+        """`aiq` with an interval, as for `area_over_zero`."""
         cost, value, resweep = self.outcomes("cost"), self.aiq(norm=norm), self._resweep()
 
         def statistic(rows: NDArray[np.intp]) -> float:
             weight = np.bincount(rows, minlength=len(cost)).astype(np.float64)
             return self._aiq(*resweep.points(weight, n_points=_POINTS), weight @ cost / len(rows), norm)
 
-        return self._bootstrap(value, statistic, n_bootstrap, random_state)
+        return self._curve_interval(value, statistic, n_bootstrap, random_state)
 
     def area_over_zero(self, *, n_bootstrap: int = 200, random_state: int = 0) -> Interval:
         """Mean height of the router's curve over the zero router, over the arms' range of costs.
 
-        The interval is a bootstrap over clusters of queries; curve and hull are computed anew in each resample.
+        The interval is a basic bootstrap over clusters of queries; curve and hull are computed anew in each resample.  None
+        is given where the log cannot carry an interval for an arm of the hull.
         """
         self._needs_frontier()
         quality, cost = self.outcomes("quality"), self.outcomes("cost")
@@ -203,7 +232,7 @@ class Evaluation:
             points = resweep.points(weight, n_points=_POINTS)
             return area_over_zero(*points, weight @ cost / len(rows), weight @ quality / len(rows))
 
-        return self._bootstrap(value, statistic, n_bootstrap, random_state)
+        return self._curve_interval(value, statistic, n_bootstrap, random_state)
 
     @property
     def is_two_arm(self) -> bool:
@@ -250,26 +279,9 @@ class Evaluation:
         EvaluationError
             If the log has no domain column.
         """
-        if self.log.domain is None:
-            raise EvaluationError("the log has no domain column")
-        names, index = np.unique(np.asarray(self.log.domain).astype(str), return_inverse=True)
-        quality = self.outcomes("quality")
-        best = (
-            max(self.singles, key=lambda arm: self.singles[arm].value) if self.singles else self.log.summary().best_arm
-        )
-        terms, reference = policy_terms(self.policy, quality), quality[:, self.log.arms.index(best)]
-        cost = self._cost_terms()
-        rows = []
-        for number, name in enumerate(names):
-            part = np.flatnonzero(index.ravel() == number)
-            value = self._domain_interval(terms[part], part)
-            share = self.policy[part].mean(axis=0)
-            main = int(share.argmax())
-            numbers = (value.value, value.low, value.high, float(reference[part].mean()), float(cost[part].mean()))
-            rows.append((name, len(part), *numbers, self.log.arms[main], float(share[main])))
-        return nw.from_dict(
-            dict(zip(_DOMAIN_COLUMNS, map(list, zip(*rows, strict=True)), strict=True)), backend="pyarrow"
-        )
+        from defer.evaluation.domains import domain_table
+
+        return domain_table(self)
 
     def plot_frontier(self, ax: Axes | None = None) -> Axes:
         """Draw the frontier with its intervals, the single arms, the zero router and the oracle."""
@@ -313,15 +325,21 @@ class Evaluation:
             self.tables[name] = outcome_table(self.log, name, quality_model=self.quality_model)
         return self.tables[name]
 
+    @cached_property
+    def groups(self) -> NDArray[Any] | None:
+        """Groups of rows that are not independent, for intervals; None where all are."""
+        return interval_groups(self.log)
+
     @property
-    def _z(self) -> float:
+    def z(self) -> float:
+        """Standard errors to each side of an interval at `level`."""
         return float(normal_distribution.ppf((1 + self.level) / 2))
 
     def _swept(self) -> tuple[Floats, Floats, Floats, Floats]:
         assert self.predicted_quality is not None
         assert self.predicted_cost is not None
-        utility = self.predicted_quality - self.cost_weight * self.predicted_cost
-        return utility, self.predicted_cost, self.outcomes("quality"), self.outcomes("cost")
+        # At every price of cost, the router's own among them.
+        return self.predicted_quality, self.predicted_cost, self.outcomes("quality"), self.outcomes("cost")
 
     def _resweep(self) -> Resweep:
         self._needs_frontier()
@@ -334,7 +352,16 @@ class Evaluation:
     def _bootstrap(self, value: float, statistic: Any, n_bootstrap: int, seed: int) -> Interval:
         groups = query_groups(self.log)
         low, high = bootstrap_interval(statistic, groups, level=self.level, n_bootstrap=n_bootstrap, random_state=seed)
-        return Interval(value, low, high)
+        # Basic, not percentile: hulls of noisy points are biased upward, and resampling doubles that bias.
+        return Interval(value, 2 * value - high, 2 * value - low)
+
+    def _curve_interval(self, value: float, statistic: Any, n_bootstrap: int, seed: int) -> Interval:
+        quality, cost = self.outcomes("quality").mean(axis=0), self.outcomes("cost").mean(axis=0)
+        corners = np.isin(cost, self.zero_router[0]) & np.isin(quality, self.zero_router[1])
+        arms = [arm for arm, is_corner in zip(self.log.arms, corners, strict=True) if is_corner]
+        if any(arm not in self.singles or self.singles[arm].is_refused for arm in arms):
+            return Interval(value, float("nan"), float("nan"))
+        return self._bootstrap(value, statistic, n_bootstrap, seed)
 
     def _two_arm_scores(self) -> tuple[Floats, Floats, Floats]:
         if not self.is_two_arm:
@@ -350,18 +377,6 @@ class Evaluation:
         arm = oracle(np.asarray(self.log.quality), None if self.log.cost is None else np.asarray(self.log.cost))
         return float(np.asarray(getattr(self.log, name))[np.arange(len(arm)), arm].mean())
 
-    def _cost_terms(self) -> Floats:
-        if self.cost_difference is None:
-            return np.full(len(self.log), np.nan)
-        return policy_terms(self.policy, self.outcomes("cost"))
-
-    def _domain_interval(self, terms: Floats, rows: NDArray[np.intp]) -> Interval:
-        """Domains are small, and often all right or all wrong, where a normal interval would have no width."""
-        is_share = not self.log.has_decisions and terms.min() >= 0.0 and terms.max() <= 1.0
-        if is_share and self.log.cluster is None:
-            return Interval(float(terms.mean()), *wilson_interval(float(terms.mean()), len(terms), z=self._z))
-        return mean_interval(terms, None if self.log.cluster is None else self.log.cluster[rows], self.level)
-
     def _needs_frontier(self) -> None:
         if not self.has_frontier:
             raise EvaluationError(
@@ -371,6 +386,3 @@ class Evaluation:
 
 
 _ENDS = ("value", "low", "high")
-_DOMAIN_COLUMNS = (
-    "domain", "n", "quality", "quality_low", "quality_high", "best_single", "cost", "main_arm", "main_share",
-)  # fmt: skip

@@ -10,16 +10,19 @@ from numpy.typing import ArrayLike, NDArray
 
 from defer.evaluation.estimate import Estimate
 from defer.evaluation.estimators import Rounds, ValueEstimator, as_estimator
-from defer.evaluation.intervals import interval_of
+from defer.evaluation.intervals import FINITE_SAMPLE, default_interval, interval_of
 from defer.evaluation.moments import Moments, WeightMoments
 from defer.exceptions import EvaluationError
 
-__all__ = ["LEAST_SAMPLE_SIZE", "RunningValue", "poor_support"]
+__all__ = ["BIAS_NOTE", "LEAST_SAMPLE_SIZE", "RunningValue", "poor_support"]
 
 Floats = NDArray[np.float64]
 
 LEAST_SAMPLE_SIZE = 30.0
 """Effective sample size below which an interval that needs a large sample is refused."""
+
+BIAS_NOTE = "the interval does not hold the bias"
+"""How a result says that its interval is one for the mean of the estimator, which is not the value itself."""
 
 # Effective sample size, and its share of the rows, below which support is called poor.
 _POOR_SAMPLE_SIZE, _POOR_SHARE = 100.0, 0.05
@@ -140,7 +143,7 @@ class RunningValue:
         Parameters
         ----------
         interval : {"auto", "normal", "student", "empirical_bernstein", "hoeffding", "bootstrap"}, default="auto"
-            "auto" is normal.
+            "auto" is normal, or Student with fewer than 100 independent rows.
         level : float, default=0.95
         outcome_range : (float, float), optional
             Range of possible outcomes for the Bernstein and Hoeffding bounds; default [0, 1] for quality and from 0 for
@@ -162,7 +165,7 @@ class RunningValue:
         if not terms.n:
             raise EvaluationError("there are no rounds yet")
         value = float(self.estimator.value(terms.mean))
-        chosen = "normal" if interval == "auto" else interval
+        chosen = default_interval(terms) if interval == "auto" else interval
         if self.estimator.uses_weights:
             notes = (*notes, *poor_support(self._weights))
             # The two bounds hold at every sample size; the bootstrap is given where it was asked for.
@@ -174,8 +177,10 @@ class RunningValue:
         else:
             top = largest if max_weight is None else max(largest, max_weight)
             span = None if self.estimator.is_ratio else self.estimator.span(top, *self._range(outcome_range))
-            if max_weight is None and self.estimator.uses_weights and chosen in ("empirical_bernstein", "hoeffding"):
+            if max_weight is None and self.estimator.uses_weights and chosen in FINITE_SAMPLE:
                 notes = (*notes, f"the {chosen} bound rests on no weight being larger than the largest observed one")
+            if self.estimator.is_biased:
+                notes = (*notes, f"{BIAS_NOTE} of {self.estimator.name!r}")
             low, high = interval_of(self.estimator, terms, interval=chosen, level=level, span=span)
         return Estimate(
             value, low, high, terms.n, ess, largest, self.estimator.name, chosen, level, notes, self.outcome

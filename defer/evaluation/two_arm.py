@@ -1,6 +1,6 @@
 """Two arms, weak and strong: quality against the share of strong calls, PGR, APGR and CPT.
 
-Source: RouteLLM (Ong et al., ICLR 2025, arXiv 2406.18665), card x5-routellm.  Equal scores move together, both ends are
+Source: RouteLLM (Ong et al., ICLR 2025, arXiv 2406.18665).  Equal scores move together, both ends are
 points of the curve, nothing is clipped, and CPT is the first crossing of the piecewise linear curve.
 """
 

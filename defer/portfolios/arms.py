@@ -300,7 +300,7 @@ class Portfolio:
             raise PortfolioError(f"expected a frame (pandas, polars, pyarrow, …), got {type(frame).__name__}")
         if "name" not in table.columns:
             raise PortfolioError(f"column 'name' is missing; the columns are {list(table.columns)}")
-        cells = {column: _cells(table[column]) for column in table.columns}
+        cells = {column: _cells(table.get_column(column)) for column in table.columns}
         arms = []
         for index in range(len(table)):
             given = {column: values[index] for column, values in cells.items() if values[index] is not None}

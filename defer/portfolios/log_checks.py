@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from decimal import Decimal
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import narwhals as nw
@@ -18,7 +20,16 @@ from defer.portfolios.columns import as_column, in_words, is_missing, number_gro
 if TYPE_CHECKING:
     from defer.portfolios.outcomes import OutcomeLog
 
-__all__ = ["check_log", "check_numbers", "check_source", "check_unique", "fail"]
+__all__ = [
+    "as_numbers",
+    "check_log",
+    "check_numbers",
+    "check_source",
+    "check_unique",
+    "fail",
+    "number_table",
+    "propensities_left_out",
+]
 
 _TABLES = {"quality": "score", "cost": "cost_usd", "latency": "latency_s", "policy": "policy"}
 _HINTS = {
@@ -46,6 +57,42 @@ def check_numbers(values: NDArray[np.float64], column: str, kind: str) -> None:
         fail(column, (values <= 0) | (values > 1), values, "outside (0, 1]")
 
 
+def as_numbers(column: NDArray[Any], what: str, of: str = "") -> NDArray[np.float64]:
+    """Column of numbers as floats, NaN where it is missing; raises if a value is no number, and never reads text as one."""
+    if column.dtype.kind not in "biuf":
+        cells = column.astype(object)
+        gaps = is_missing(cells)
+        plain = column.dtype.kind == "O"
+        wrong = [
+            row for row in np.flatnonzero(~gaps) if not (plain and isinstance(cells[row], (Real, Decimal, np.bool_)))
+        ]
+        if wrong:
+            raise OutcomeLogError(
+                f"{what}, but {len(wrong)} of {len(column)} values {of}are not, the first in row {wrong[0]} "
+                f"({in_words(cells[wrong[0]])})"
+            )
+        column = np.where(gaps, np.nan, cells)
+    return column.astype(np.float64)
+
+
+def number_table(values: Any, name: str, arms: Sequence[str] | None) -> NDArray[np.float64]:
+    """(n, m) table of numbers as floats, a copy; raises, naming the arm, if a value is no number."""
+    try:
+        table = np.asarray(values)
+    except ValueError:
+        raise OutcomeLogError(f"{name} must have shape (n, m), and its rows differ in length") from None
+    if table.ndim != 2:
+        raise OutcomeLogError(f"{name} must have shape (n, m), got {table.shape}")
+    if table.dtype.kind in "biuf":
+        return table.astype(np.float64)
+    m = table.shape[1]
+    names = arms if arms is not None and len(arms) == m else [f"arm_{index}" for index in range(m)]
+    columns = [
+        as_numbers(table[:, index], f"{name} must be numbers", f"of arm {names[index]!r} ") for index in range(m)
+    ]
+    return np.column_stack(columns) if m else np.zeros(table.shape)
+
+
 def check_unique(ids: NDArray[Any], column: str) -> None:
     """Raise if an id stands in two rows."""
     group, first = number_groups(ids)
@@ -56,6 +103,14 @@ def check_unique(ids: NDArray[Any], column: str) -> None:
             f"column {column!r} has {repeats} ids that repeat, the first is {in_words(ids[again])} (in rows {first[group[again]]} "
             f"and {again}); a log has one row a query"
         )
+
+
+def propensities_left_out(lost: int, n: int, arms: Sequence[str]) -> str:
+    """Why a log that loses decisions for other arms than `arms` loses its propensities, too."""
+    return (
+        f"{lost} of {n} queries are left out, because another arm than {list(arms)} was drawn; how likely the drawn arm was "
+        "among these is not known without the logging policy, so that the propensities are left out, too"
+    )
 
 
 def check_source(log: OutcomeLog) -> OutcomeLog:
@@ -132,10 +187,7 @@ def _check_arms(names: Sequence[Any]) -> tuple[str, ...]:
 def _check_table(table: NDArray[Any], name: str, label: str, arms: tuple[str, ...], n: int) -> ArmMatrix:
     if table.shape != (n, len(arms)):
         raise OutcomeLogError(f"{name} must have shape ({n}, {len(arms)}), one column per arm, got {table.shape}")
-    try:
-        values = np.array(table, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise OutcomeLogError(f"{name} must be numbers: {error}") from None
+    values = number_table(table, name, arms)
     for index, arm in enumerate(arms):
         check_numbers(values[:, index], f"{label}:{arm}", name)
     if name == "policy":
@@ -160,8 +212,12 @@ def _check_queries(X: Any, n: int) -> Any:
     elif isinstance(X, np.ndarray):
         X = X.copy()
         X.setflags(write=False)
-    elif issparse(X) and X.format not in ("csr", "csc"):
-        X = X.tocsr()  # the other formats cannot take rows
+    elif issparse(X):
+        # The other formats cannot take rows.
+        X = X.copy() if X.format in ("csr", "csc") else X.tocsr(copy=True)
+    else:
+        frame = nw.from_native(X, eager_only=True, pass_through=True)
+        X = frame.clone().to_native() if isinstance(frame, nw.DataFrame) else X
     rows = X.shape[0] if hasattr(X, "shape") else len(X)
     if rows != n:
         raise OutcomeLogError(f"X has {rows} rows, and quality has {n}")
@@ -170,6 +226,12 @@ def _check_queries(X: Any, n: int) -> Any:
 
 def _texts_or_table(X: Any) -> Any:
     items = list(X) if not isinstance(X, np.ndarray) or X.dtype.kind in "OT" else X.tolist()
+    other = [row for row, item in enumerate(items) if not isinstance(item, str)]
+    if 0 < len(other) < len(items):
+        raise OutcomeLogError(
+            f"X has {len(other)} of {len(items)} queries that are no text, the first in row {other[0]} "
+            f"({in_words(items[other[0]])}); queries are all texts, or none is"
+        )
     if items and isinstance(items[0], (list, tuple, np.ndarray)):
         try:
             table = np.array(items)
@@ -202,12 +264,9 @@ def _check_decisions(
     policy = None if checked["policy"] is None else np.asarray(checked["policy"])[rows, action]
     propensity = None
     if log.propensity is not None:
-        try:
-            propensity = np.array(as_column(log.propensity), dtype=np.float64)
-        except (TypeError, ValueError) as error:
-            raise OutcomeLogError(f"column 'propensity' must be numbers: {error}") from None
-        if propensity.shape != (n,):
-            raise OutcomeLogError(f"propensity must have shape ({n},), got {propensity.shape}")
+        propensity = as_numbers(
+            _check_column(as_column(log.propensity), "propensity", n), "column 'propensity' must be numeric"
+        )
         if not taken.any() and not np.isnan(propensity).all():
             raise OutcomeLogError("there are propensities, but no action says which arm was logged")
         fail("propensity", taken & np.isnan(propensity), propensity, "missing where an arm was logged")

@@ -6,6 +6,7 @@ where one arm was taken per query with a known propensity.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
@@ -14,9 +15,9 @@ import narwhals as nw
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from defer.exceptions import OutcomeLogError
+from defer.exceptions import MissingPropensityWarning, OutcomeLogError, SupportWarning
 from defer.portfolios.arm_matrix import ArmMatrix
-from defer.portfolios.log_checks import check_log, check_source
+from defer.portfolios.log_checks import check_log, check_source, propensities_left_out
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -31,12 +32,13 @@ class OutcomeLog:
     """Logged outcomes of m arms on n queries.
 
     Build one with `from_wide`, `from_long`, `from_arrays` or `read_parquet`; those read names, this checks numbers.
-    All arrays are copies that cannot be written to.
+    All arrays are copies that cannot be written to.  A list, a sparse matrix or a frame of queries is a copy too, but
+    one that Python cannot protect: leave it as it is.
 
     Attributes
     ----------
     X : list of str, array, sparse matrix, frame or None
-        Queries, n rows.
+        Queries, n rows.  A list holds texts only, or none.
     arms : tuple of m names
     quality : ArmMatrix of shape (n, m)
         Higher is better; NaN = not observed.
@@ -199,7 +201,7 @@ class OutcomeLog:
 
         values, arms = read_log(path, **options)
         log = cls(**values)
-        return check_source(log) if arms is None else log.select(arms=arms)
+        return check_source(log) if arms is None else log._select(None, arms)
 
     def to_parquet(self, path: str | PathLike[str]) -> None:
         """Write the log as ordinary columns; what they mean, and the order of the arms, is in the file's metadata."""
@@ -215,14 +217,38 @@ class OutcomeLog:
         rows : int or bool array, slice or int, optional
             In the wanted order.
         arms : sequence of names, optional
-            In the wanted order.  Rows whose logged arm is not among them are left out, and the logging policy is kept only
-            where all arms are.
+            In the wanted order.  Rows whose logged arm is not among them are left out: what remains are the queries on
+            which one of these arms was drawn.
+
+        Returns
+        -------
+        OutcomeLog
+            Without some arms, logging policy and propensities are those given that one of the selected arms was drawn:
+            every row of the policy is divided by what it gives to them.  Where only propensities are known and rows are
+            left out, that share is unknown, and the propensities are left out, too.
 
         Raises
         ------
         OutcomeLogError
             If an arm is unknown, a row is not there or taken twice, or the selection is empty.
+
+        Warns
+        -----
+        SupportWarning
+            If decisions for other arms, or their probabilities, are left out: the values of this log are those on queries
+            on which one of the selected arms was drawn.
+        MissingPropensityWarning
+            If propensities are left out.
+
+        Examples
+        --------
+        >>> log = OutcomeLog.from_arrays(["a", "b"], [[1.0, 0.0], [0.0, 1.0]], arms=["small", "large"])
+        >>> log.select(rows=[1], arms=["large"]).quality.tolist()
+        [[1.0]]
         """
+        return self._select(rows, arms)
+
+    def _select(self, rows: Any, arms: Sequence[str] | None) -> OutcomeLog:
         index = self._rows(rows)
         if arms is None:
             return _take(self, index)
@@ -238,10 +264,11 @@ class OutcomeLog:
         changed: dict[str, Any] = {"arms": tuple(arms), "action": action}
         for name in ("quality", "cost", "latency", "policy"):
             table = getattr(self, name)
-            whole = name != "policy" or len(columns) == len(self.arms)
-            changed[name] = np.asarray(table)[:, columns] if table is not None and whole else None
-        index = index[(self.action[index] < 0) | (action[index] >= 0)]
-        return _take(self, index, **changed)
+            changed[name] = None if table is None else np.asarray(table)[:, columns]
+        kept = index[(self.action[index] < 0) | (action[index] >= 0)]
+        if 0 < len(set(arms)) == len(arms) < len(self.arms):
+            changed |= _given_arms(self, changed["policy"], action, index, kept, arms)
+        return _take(self, kept, **changed)
 
     def _rows(self, rows: Any) -> NDArray[np.intp]:
         every = np.arange(len(self))
@@ -304,6 +331,46 @@ class OutcomeLog:
         from defer.portfolios.summary import summarise
 
         return summarise(self)
+
+
+def _given_arms(
+    log: OutcomeLog,
+    policy: NDArray[np.float64] | None,
+    action: NDArray[np.intp],
+    index: NDArray[np.intp],
+    kept: NDArray[np.intp],
+    arms: Sequence[str],
+) -> dict[str, Any]:
+    """Policy and propensity given that one of `arms` was drawn; `policy` has their columns, `action` their indexes."""
+    lost, drawn = len(index) - len(kept), kept[action[kept] >= 0]
+    if not len(kept):
+        return {}
+    if policy is None:
+        if not lost or not len(drawn) or log.propensity is None:
+            return {}
+        warnings.warn(propensities_left_out(lost, len(index), arms), MissingPropensityWarning, stacklevel=4)
+        return {"propensity": None}
+    others = [column for column, arm in enumerate(log.arms) if arm not in arms]
+    given_away = np.asarray(log.policy)[:, others].sum(axis=1)
+    if not given_away[kept].any() and not lost:
+        return {}
+    if len(drawn) and (lost or given_away[drawn].any()):
+        warnings.warn(
+            f"{lost} of {len(index)} queries are left out, because another arm than {list(arms)} was drawn; policy and "
+            f"propensities are divided by the probability of these arms ({policy[drawn].sum(axis=1).mean():.3g} in the mean), "
+            "and the log stands only for queries on which one of them was drawn",
+            SupportWarning,
+            stacklevel=4,
+        )
+    share = policy.sum(axis=1)
+    propensity = None if log.propensity is None else log.propensity.copy()
+    if propensity is not None:
+        # Not divided themselves: that would enlarge the rounding by which they may differ from the policy.
+        propensity[drawn] = policy[drawn, action[drawn]] / share[drawn]
+    # A query without a decision may have nothing on these arms.
+    whole = (share[kept] > 0).all()
+    share[share <= 0] = 1.0
+    return {"propensity": propensity, "policy": policy / share[:, None] if whole else None}
 
 
 def _take(log: OutcomeLog, index: NDArray[np.intp], **changed: Any) -> OutcomeLog:

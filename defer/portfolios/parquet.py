@@ -134,9 +134,17 @@ def _write_queries(X: Any, columns: dict[str, Any]) -> dict[str, Any]:
     if isinstance(frame, nw.DataFrame):
         table = pa.Table.from_pandas(X, preserve_index=False) if frame.implementation.is_pandas() else frame.to_arrow()
         names = [str(name) for name in table.column_names]
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise OutcomeLogError(
+                f"X cannot be written to Parquet: {names.count(twice[0])} of its columns have the name {twice[0]!r}, as text; "
+                "rename them"
+            )
         columns |= {f"x:{name}": table[index] for index, name in enumerate(names)}
         kind = str(frame.implementation)
-        return {"kind": "frame", "columns": names, "library": kind, "pandas": _pandas_types(table)}
+        numbered = all(isinstance(name, int) for name in frame.columns)
+        types = _pandas_types(table)
+        return {"kind": "frame", "columns": names, "library": kind, "pandas": types, "numbered": numbered}
     if isinstance(X, np.ndarray) and X.ndim == 2 and X.shape[1]:
         flat = _arrow(np.ascontiguousarray(X).ravel(), "x")
         columns["x"] = pa.FixedSizeListArray.from_arrays(flat, X.shape[1])
@@ -221,7 +229,8 @@ def _read_frame(table: Any, how: dict[str, Any]) -> Any:
     frame = table.select([f"x:{name}" for name in how["columns"]]).rename_columns(how["columns"])
     try:
         if how["library"] == "pandas":
-            return frame.replace_schema_metadata({b"pandas": how["pandas"].encode()}).to_pandas()
+            pandas = frame.replace_schema_metadata({b"pandas": how["pandas"].encode()}).to_pandas()
+            return pandas.set_axis([int(name) for name in how["columns"]], axis=1) if how.get("numbered") else pandas
         if how["library"] == "polars":
             return nw.from_native(frame, eager_only=True).to_polars()
     except ModuleNotFoundError:

@@ -15,17 +15,38 @@ from defer.portfolios.log_checks import fail
 if TYPE_CHECKING:
     from defer.portfolios.outcomes import OutcomeLog
 
-__all__ = ["query_groups", "query_texts", "shared_texts", "simulate_actions", "split_rows"]
+__all__ = ["interval_groups", "query_groups", "query_texts", "shared_texts", "simulate_actions", "split_rows"]
 
 Rows = NDArray[np.intp]
 
 
 def query_groups(log: OutcomeLog) -> NDArray[np.intp]:
-    """Group of every row for splitting and for intervals: its cluster, else rows of equal text, else the row itself."""
+    """Group of every row, shape (n,), for splitting: its cluster, else rows of equal text, else the row itself.
+
+    Rows of equal numbers stay apart: two queries may well have equal features.  Where they are one query, give the log
+    a cluster.
+    """
     if log.cluster is not None:
         return number_groups(log.cluster)[0]
     texts = query_texts(log)
     return np.arange(len(log)) if texts is None else number_groups(texts)[0]
+
+
+def interval_groups(log: OutcomeLog) -> NDArray[np.intp] | None:
+    """Group of every row, shape (n,), whose outcomes are not independent; None where every row counts for itself.
+
+    Clusters where the log has them, else rows of equal text where a text repeats.
+
+    Examples
+    --------
+    >>> from defer import OutcomeLog
+    >>> interval_groups(OutcomeLog.from_arrays(["a", "b", "a"], [[1.0, 0.0]] * 3)).tolist()
+    [0, 1, 0]
+    >>> interval_groups(OutcomeLog.from_arrays(["a", "b", "c"], [[1.0, 0.0]] * 3)) is None
+    True
+    """
+    groups = query_groups(log)
+    return groups if log.cluster is not None or groups.max() < len(groups) - 1 else None
 
 
 def query_texts(log: OutcomeLog) -> list[str] | None:
@@ -72,7 +93,7 @@ def split_rows(log: OutcomeLog, test_size: float, *, seed: int = 0, by: str | No
     else:
         test = _whole_groups(query_groups(log), size, rng)
     train_rows, test_rows = np.flatnonzero(~test), np.flatnonzero(test)
-    count_shared, first = shared_texts(log, train_rows, log, test_rows)
+    count_shared, first = shared_texts(log, train_rows, log, test_rows) or (0, -1)
     if count_shared:
         advice = (
             "split by cluster to keep equal texts together"
@@ -116,11 +137,14 @@ def _whole_groups(groups: NDArray[np.intp], size: int, rng: np.random.Generator)
 
 def shared_texts(
     train: OutcomeLog, train_rows: Rows | None, test: OutcomeLog, test_rows: Rows | None
-) -> tuple[int, int]:
-    """How many test queries have a text that the training part has too, and the first such row (-1 if none)."""
+) -> tuple[int, int] | None:
+    """How many test queries have a text that the training part has too, and the first such row (-1 if none).
+
+    None where queries cannot be compared, because one of the logs holds no texts.
+    """
     left, right = query_texts(train), query_texts(test)
     if left is None or right is None:
-        return 0, -1
+        return None
     known = set(left if train_rows is None else [left[row] for row in train_rows])
     rows = range(len(right)) if test_rows is None else test_rows.tolist()
     both = [row for row in rows if right[row] in known]

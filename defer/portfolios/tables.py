@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
-from numbers import Real
 from typing import Any
 
 import narwhals as nw
 import numpy as np
 from numpy.typing import NDArray
 
-from defer.exceptions import OutcomeLogError
+from defer.exceptions import MissingPropensityWarning, OutcomeLogError
 from defer.portfolios.columns import as_column, in_words, is_missing, number_groups
-from defer.portfolios.log_checks import check_numbers, check_unique, fail
+from defer.portfolios.log_checks import (
+    as_numbers,
+    check_numbers,
+    check_unique,
+    fail,
+    number_table,
+    propensities_left_out,
+)
 
 __all__ = ["as_matrix", "read_long", "read_queries", "read_wide"]
 
@@ -64,11 +70,13 @@ def read_wide(
     OutcomeLogError
         On missing or duplicate columns, an arm in cost but not in quality, or text where numbers belong.
     """
-    table, given = _frame(frame), dict(columns or {})
+    table, given = _frame(frame), _mapping(columns)
     _known(given, (*_PREFIX, *_PER_QUERY, *_DECISION))
     prefix = {kind: given.get(kind, default) for kind, default in _PREFIX.items()}
     found = {
-        kind: [] if start is None else [name[len(start) :] for name in table.columns if name.startswith(start)]
+        kind: []
+        if start is None
+        else [str(name)[len(start) :] for name in table.columns if str(name).startswith(start)]
         for kind, start in prefix.items()
     }
     if not found["quality"]:
@@ -130,14 +138,20 @@ def read_long(
     -------
     dict
         Keyword arguments of `OutcomeLog`.  With a propensity column every query must have one row, its logged decision.
-        Queries and arms stand in order of appearance; queries without a row of the wanted arms are left out.
+        Queries and arms stand in order of appearance; queries without a row of the wanted arms are left out, and with
+        them all propensities: how likely an arm was, given that one of the wanted arms was drawn, is not known.
 
     Raises
     ------
     OutcomeLogError
         On missing columns, a (query, arm) pair that repeats, or a text, domain, cluster or time that differs within a query.
+
+    Warns
+    -----
+    MissingPropensityWarning
+        If propensities are left out because decisions for other arms are.
     """
-    table, given = _frame(frame), {**_LONG, **(columns or {})}
+    table, given = _frame(frame), {**_LONG, **_mapping(columns)}
     _known(given, (*_LONG, *_PER_QUERY))
     if not len(table):
         raise OutcomeLogError("the log is empty: the frame has no row")
@@ -146,7 +160,7 @@ def read_long(
             raise OutcomeLogError(f"columns= cannot map {key!r} to None: a long table needs it")
     names: dict[str, str] = {key: value for key, value in given.items() if value is not None}
     for key in columns or {}:
-        if key in names and names[key] not in table.columns and key not in _PER_QUERY:
+        if key in names and names[key] not in _columns(table) and key not in _PER_QUERY:
             raise OutcomeLogError(f"column {names[key]!r} is missing ({key}); {_there(table)}")
     labels = _column(table, names["arm"])
     fail(names["arm"], is_missing(labels), labels, "that are missing")
@@ -154,7 +168,7 @@ def read_long(
     values = {
         kind: _number(table, names[kind], kind)
         for kind in (*_PREFIX, "propensity")
-        if kind == "quality" or names.get(kind) in table.columns
+        if kind == "quality" or names.get(kind) in _columns(table)
     }
     ids = np.arange(len(table))
     if "query_id" in names:
@@ -190,7 +204,12 @@ def read_long(
             )
         unknown = np.isnan(values["propensity"])
         fail(names["propensity"], unknown, values["propensity"], "missing where an arm was logged")
-        fields["action"], fields["propensity"] = arm, values["propensity"][source]
+        fields["action"] = arm
+        lost = len(table) - len(source)
+        if lost:
+            warnings.warn(propensities_left_out(lost, len(table), wanted), MissingPropensityWarning, stacklevel=3)
+        else:
+            fields["propensity"] = values["propensity"][source]
     own = [key for key in _PER_QUERY if key != "query_id" or "query_id" in names]
     if queries is not None:
         base = _joined(_frame(queries), names.get("query_id"), ids[source[first]])
@@ -198,7 +217,9 @@ def read_long(
     base = table[source[first].tolist()]
     if len(first) < len(source):
         told = [
-            name for name in (text, *(given.get(key, key) for key in own if key != "query_id")) if name in table.columns
+            name
+            for name in (text, *(given.get(key, key) for key in own if key != "query_id"))
+            if name in _columns(table)
         ]
         for name in (*told, *(_names(features, "features") or [])):
             _same_within(_column(table, name)[source], query, first, name, ids[source], source)
@@ -208,21 +229,22 @@ def read_long(
 def as_matrix(
     values: Any, name: str, arms: Sequence[str] | None = None
 ) -> tuple[tuple[str, ...] | None, NDArray[np.float64]]:
-    """(n, m) float table and its column names, from a frame or an array; in the order of `arms` where both are known."""
+    """(n, m) float table and its column names, from a frame or an array; in the order of `arms` where both are known.
+
+    The columns 0, 1, … of a frame are no names but places, as its library numbers them, unless `arms` has the same names.
+    """
     frame = nw.from_native(values, eager_only=True, pass_through=True)
+    names: tuple[str, ...] | None
     if isinstance(frame, nw.DataFrame):
         frame = _frame(values)
-        names: tuple[str, ...] | None = tuple(str(column) for column in frame.columns)
-        table = np.column_stack([_number(frame, column, name) for column in frame.columns])
+        names = tuple(str(column) for column in frame.columns)
+        table = np.column_stack([_number(frame, column, name) for column in names])
+        if names == tuple(str(place) for place in range(len(names))) and (arms is None or set(arms) != set(names)):
+            names = None
     else:
         given = getattr(values, "arms", None)
         names = None if given is None else tuple(str(arm) for arm in given)
-        try:
-            table = np.asarray(values, dtype=np.float64)
-        except (TypeError, ValueError) as error:
-            raise OutcomeLogError(f"{name} must be numbers: {error}") from None
-        if table.ndim != 2:
-            raise OutcomeLogError(f"{name} must have shape (n, m), got {table.shape}")
+        table = number_table(values, name, names or arms)
     if names is not None and arms is not None and names != tuple(arms):
         extra, lacking = [arm for arm in names if arm not in arms], [arm for arm in arms if arm not in names]
         if extra or lacking:
@@ -254,6 +276,15 @@ def _known(names: Mapping[str, Any], allowed: Sequence[str]) -> None:
         raise OutcomeLogError(f"columns= knows no {unknown[0]!r}; allowed are {sorted(set(allowed))}")
 
 
+def _mapping(columns: Mapping[str, Any] | None) -> dict[str, str | None]:
+    return {key: None if name is None else str(name) for key, name in (columns or {}).items()}
+
+
+def _columns(table: nw.DataFrame[Any]) -> list[str]:
+    """Names of the columns as text: a frame may number them."""
+    return [str(name) for name in table.columns]
+
+
 def _names(names: Sequence[str] | None, option: str) -> list[str] | None:
     if isinstance(names, str):
         raise OutcomeLogError(f"{option} must be a sequence of names, got the string {names!r}")
@@ -266,9 +297,10 @@ def _there(table: nw.DataFrame[Any]) -> str:
 
 
 def _series(table: nw.DataFrame[Any], name: str, what: str = "") -> nw.Series[Any]:
-    if name not in table.columns:
-        raise OutcomeLogError(f"column {name!r} is missing{f' ({what})' if what else ''}; {_there(table)}")
-    return table[name]
+    for column in table.columns:
+        if str(column) == str(name):
+            return table.get_column(column)
+    raise OutcomeLogError(f"column {name!r} is missing{f' ({what})' if what else ''}; {_there(table)}")
 
 
 def _column(table: nw.DataFrame[Any], name: str, what: str = "") -> NDArray[Any]:
@@ -277,17 +309,7 @@ def _column(table: nw.DataFrame[Any], name: str, what: str = "") -> NDArray[Any]
 
 def _number(table: nw.DataFrame[Any], name: str, kind: str) -> NDArray[np.float64]:
     """Column of numbers, NaN where it is null, that can be of this kind."""
-    column = _column(table, name, kind)
-    if column.dtype.kind not in "biuf":
-        gaps = is_missing(column)
-        wrong = [row for row in np.flatnonzero(~gaps) if not isinstance(column[row], (Real, Decimal))]
-        if wrong:
-            raise OutcomeLogError(
-                f"column {name!r} must be numeric, but {len(wrong)} of {len(column)} values are not, the first in row {wrong[0]} "
-                f"({in_words(column[wrong[0]])})"
-            )
-        column = np.where(gaps, np.nan, column)
-    values = column.astype(np.float64)
+    values = as_numbers(_column(table, name, kind), f"column {name!r} must be numeric")
     check_numbers(values, name, kind)
     return values
 
@@ -308,9 +330,7 @@ def read_queries(frame: Any, text: str | None, features: Sequence[str] | None) -
     wanted = _names(features, "features")
     if wanted is None:
         return None
-    for name in wanted:
-        _series(table, name, "features=")
-    return table.select(wanted).to_native()
+    return table.select(*[_series(table, name, "features=") for name in wanted]).to_native()
 
 
 def _per_query(table: nw.DataFrame[Any], names: Mapping[str, str | None], wanted: Sequence[str]) -> dict[str, Any]:
@@ -318,7 +338,7 @@ def _per_query(table: nw.DataFrame[Any], names: Mapping[str, str | None], wanted
     fields: dict[str, Any] = {}
     for field in wanted:
         name = names.get(field, field)
-        if name is None or (name not in table.columns and (field not in names or name == field)):
+        if name is None or (name not in _columns(table) and (field not in names or name == field)):
             continue
         fields[field] = _number(table, name, field) if field == "propensity" else _column(table, name, field)
     return fields

@@ -121,14 +121,16 @@ def _domains(evaluation: Evaluation) -> list[dict[str, Any]]:
 
 def _metrics(evaluation: Evaluation) -> list[tuple[str, str]]:
     rows = [("load entropy, 0 … 1", f"{evaluation.load_entropy:.3f}")]
-    if evaluation.predicted_quality is not None:
+    if evaluation.has_calibration:
         table = evaluation.calibration
         rows += [
             ("expected calibration error", f"{table.ece:.4f}"),
             ("Brier score (of the overall mean)", f"{table.brier:.4f} ({table.base_brier:.4f})"),
         ]
     if evaluation.has_frontier:
-        rows.append(("AIQ, range and max normalisation", f"{evaluation.aiq():.4f}, {evaluation.aiq(norm='max'):.4f}"))
+        rows.append(("AIQ", f"{evaluation.aiq():.4f}"))
+        if evaluation.outcomes("cost").mean(axis=0).max() > 0:
+            rows.append(("AIQ divided by the largest cost", f"{evaluation.aiq(norm='max'):.4f}"))
     if evaluation.is_two_arm:
         thresholds = f"{evaluation.cpt(0.5):.4f}, {evaluation.cpt(0.8):.4f}"
         rows.append(("APGR, CPT(50%), CPT(80%)", f"{evaluation.apgr():.4f}, {thresholds}"))
@@ -150,7 +152,7 @@ def _figures(evaluation: Evaluation) -> list[dict[str, str]]:
         wanted.append(
             ("Domains", "Quality by domain with intervals, beside the best single arm.", evaluation.plot_domains)
         )
-    if evaluation.predicted_quality is not None:
+    if evaluation.has_calibration:
         wanted.append(
             ("Calibration", "Realised against predicted quality, in bins of equal count.", evaluation.plot_calibration)
         )

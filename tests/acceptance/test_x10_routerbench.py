@@ -1,4 +1,4 @@
-"""RouterBench's cost-quality plane: the numbers and properties of card x10."""
+"""RouterBench's cost-quality plane: the numbers and properties that follow from their definitions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""RouteLLM's two-arm metrics: the numbers and properties of card x5-routellm."""
+"""RouteLLM's two-arm metrics: the numbers and properties that follow from their definitions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Off-policy evaluation: the numbers and properties of card x8."""
+"""Off-policy evaluation: the numbers and properties that follow from their definitions."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_six_round_log_gives_the_values_of_the_card(estimator, value):
 
 @pytest.mark.parametrize(("interval", "low"), [("empirical_bernstein", -7.485026), ("hoeffding", -0.631910)])
 def test_six_round_log_gives_the_lower_bounds_of_the_card(interval, low):
-    # Each side of a 90% interval has the card's delta of .05, and the weights reach the card's b of 4.
+    # Each side of a 90% interval has delta .05, and the weights reach b = 4.
     with pytest.warns(SupportWarning, match="support is poor"):
         estimate = estimate_value(TARGET, six_rounds(), estimator="ips", interval=interval, level=0.9)
     assert estimate.low == pytest.approx(low, abs=5e-7)

@@ -138,3 +138,28 @@ def test_an_arm_that_is_not_there() -> None:
 def test_the_query_is_ignored_whatever_it_is(router: Any) -> None:
     for queries in (["a", "b", "c", "d"], [{"a": 1}] * 4, np.full((4, 2), np.nan)):
         assert router.fit(queries, QUALITY).predict(queries).tolist() == ["dear"] * 4
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_an_arm_is_admitted_at_its_own_mean_and_at_what_the_message_says(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    quality, cost = rng.random((7, 2)), rng.random((7, 2))
+    router = SingleArm(1).fit(np.zeros((7, 1)), quality, cost=cost)
+    for n in (3, 7, 11):
+        batch = np.zeros((n, 1))
+        for limit in (Budget(float(router.mean_cost_[1])), QualityTarget(float(router.mean_quality_[1]))):
+            if isinstance(limit, Budget) or router.mean_quality_[1] == router.mean_quality_.max():
+                assert (router.route(batch, limit=limit).arm == 1).all()
+    for limit, kind, marker in (
+        (Budget(float(np.nextafter(router.mean_cost_[1], 0))), Budget, "least mean cost is "),
+        (QualityTarget(float(np.nextafter(router.mean_quality_[1], 1))), QualityTarget, "mean predicted quality is "),
+    ):
+        try:
+            router.route(np.zeros((7, 1)), limit=limit)
+            continue
+        except InfeasibleLimitError as error:
+            if marker not in str(error):
+                continue  # no arm at all reaches it
+            told, nearest = float(str(error).split(marker)[1]), error.nearest
+        for value in (told, nearest):
+            assert (router.route(np.zeros((7, 1)), limit=kind(value)).arm == 1).all()

@@ -25,6 +25,7 @@ from sklearn.preprocessing import StandardScaler
 
 from defer import OutcomeLog
 from defer.estimators import BaseRouter, QualityRouter, RealisedUtility, Routing, make_pipeline, realised_utility
+from defer.estimators.base import column_means
 from defer.exceptions import InfeasibleLimitError, MissingPropensityWarning, RouterInputError
 from defer.portfolios.arm_matrix import ArmMatrix
 from defer.portfolios.limits import Budget, Capacity, QualityTarget, RiskLevel, Share
@@ -499,3 +500,28 @@ def test_outcome_logs_are_fitted_as_they_are(case: Any, full_log: OutcomeLog, ba
     assert np.isfinite(partial.predict_utility(full_log.X)).all()
     value = partial.score(bandit_log.X, bandit_log.quality, cost=bandit_log.cost, propensity=bandit_log.propensity)
     assert 0.0 <= value <= 1.0
+
+
+@pytest.mark.parametrize("price", [0.1, 0.3, 0.001, 0.0004])
+def test_a_budget_of_a_constant_price_admits_its_arm(case: Any, price: float) -> None:
+    rng = np.random.default_rng(0)
+    X, quality = rng.normal(size=(1000, 2)), rng.integers(2, size=(1000, 2))
+    cost = np.tile([price, 2.0 * price], (1000, 1))
+    # A regression of costs rounds by itself.
+    slack = 0.0 if getattr(case.router, "cost_regressor", None) is None else 1e-12
+    for options in ({}, {"sample_weight": rng.random(1000)}):
+        limit = Budget(price * (1.0 + slack))
+        routing = case.make().fit(X, quality, cost=cost, **options).route(X, limit=limit, random_state=0)
+        assert (routing.arm == 0).all()
+        assert routing.expected_cost == pytest.approx(price, rel=2.0 * slack, abs=0.0)
+
+
+def test_a_mean_lies_within_what_was_observed() -> None:
+    rng = np.random.default_rng(1)
+    for constant in rng.random(50):
+        table = np.full((333, 2), constant)
+        table[rng.random((333, 2)) < 0.5] = np.nan
+        for weight in (None, rng.random(333)):
+            assert column_means(table, weight, 2).tolist() == [constant] * 2
+    # A row without weight does not widen the range.
+    assert column_means(np.array([[0.1], [0.1], [0.1], [9.0]]), np.array([1.0, 1.0, 1.0, 0.0]), 1).tolist() == [0.1]

@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn import config_context
 from sklearn.base import clone
@@ -144,3 +145,26 @@ def test_wrong_outcomes_are_named_through_a_pipeline(data: Any) -> None:
     X, quality, _ = data
     with pytest.raises(RouterInputError, match="cost: 1 values are below 0, the first in row 0, arm 1"):
         make_pipeline(StandardScaler(), QualityRouter()).fit(X, quality, cost=[[0, -1, 0]] + [[0, 0, 0]] * 59)
+
+
+@pytest.mark.parametrize(
+    "method", ["predict", "route", "predict_quality", "predict_cost", "predict_utility", "decision_function"]
+)
+def test_a_frame_is_not_routed_by_its_column_names(method):
+    frame = pd.DataFrame({"prompt": ["add two", "write a poem", "add one"], "domain": ["maths", "prose", "maths"]})
+    router = make_pipeline(TfidfVectorizer(), QualityRouter()).fit(
+        frame["prompt"], [[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]
+    )
+    for wrong in (frame, frame[["prompt"]]):
+        with pytest.raises(
+            RouterInputError, match=r"made \d rows of 3 queries: a step for texts takes a list or one column"
+        ):
+            getattr(router, method)(wrong)
+    assert len(getattr(router, method)(frame["prompt"])) == 3
+
+
+@pytest.mark.parametrize(("queries", "message"), [("add two", "X is one str"), ([], "X has no queries")])
+def test_what_is_no_batch_is_refused_before_the_transformers(queries, message):
+    router = make_pipeline(TfidfVectorizer(), QualityRouter()).fit(["add two", "write"], [[1.0, 0.0], [0.0, 1.0]])
+    with pytest.raises(RouterInputError, match=message):
+        router.route(queries)

@@ -70,9 +70,27 @@ def test_gaps_without_propensities_are_refused_where_they_matter() -> None:
     seen = np.array([[1.0, np.nan], [np.nan, 0.5]])
     assert realised_utility(seen, [0, 1]) == 0.75
     with pytest.raises(
-        RouterInputError, match="the arm taken was not observed in 1 rows, the first is row 1: pass propensity="
+        RouterInputError,
+        match="the quality of the arm taken was not observed in 1 of 2 rows, the first is row 1: pass propensity=",
     ):
         realised_utility(seen, [0, 0])
+
+
+def test_a_missing_cost_is_not_dropped_in_silence() -> None:
+    cost = COST.copy()
+    cost[1:, 0] = np.nan
+    assert realised_utility(QUALITY, [1, 1, 1], cost=cost, cost_weight=0.1) == pytest.approx((0.8 - 0.3 + 0.4) / 3)
+    assert realised_utility(QUALITY, [1, 0, 0], cost=cost) == pytest.approx(2.1 / 3)  # costs do not count here
+    with pytest.raises(
+        RouterInputError,
+        match="the cost of the arm taken was not observed in 2 of 3 rows, the first is row 1: leave such rows out",
+    ):
+        realised_utility(QUALITY, [1, 0, 0], cost=cost, cost_weight=0.1)
+    seen = np.array([[1.0, np.nan], [0.5, 0.25]])
+    with pytest.raises(
+        RouterInputError, match=r"the cost of the arm taken .* 1 of 2 rows, the first is row 0: pass prop"
+    ):
+        realised_utility(seen, [0, 0], cost=[[np.nan, np.nan], [1.0, 1.0]], cost_weight=0.1)
 
 
 @pytest.mark.parametrize("taken", [[0, 5], ["a", "b"]])

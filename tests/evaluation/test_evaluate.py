@@ -316,7 +316,7 @@ def test_without_costs_there_is_no_frontier(full_log):
 def test_one_query_gives_a_value_and_no_interval(full_log, router):
     evaluation = evaluate(router, full_log.select(rows=[0]))
     assert evaluation.estimate.is_refused
-    assert evaluation.estimate.warnings == ("one row gives no interval",)
+    assert evaluation.estimate.warnings == ("one independent query gives no interval",)
 
 
 def test_plots_draw_on_the_axes_that_they_are_given(full_log, router):

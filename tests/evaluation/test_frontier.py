@@ -1,4 +1,4 @@
-"""The cost-quality plane beyond the card: sweeps against brute force over prices, areas, oracle, and what is refused."""
+"""The cost-quality plane beyond the published numbers: sweeps against brute force over prices, areas, oracle, and what is refused."""
 
 from __future__ import annotations
 

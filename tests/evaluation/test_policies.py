@@ -57,7 +57,10 @@ def test_unnamed_arms_are_placed_by_position(log):
     router = RandomMixture().fit(log.X, np.array([[0.0, 1.0, 0.0]] * 3))
     np.testing.assert_array_equal(policy_matrix(router, log), [[0.0, 1.0, 0.0]] * 3)
     two = RandomMixture().fit(log.X, np.array([[0.0, 1.0]] * 3))
-    with pytest.raises(EvaluationError, match="arms have no names, and are not as many as the log's 3"):
+    with pytest.raises(
+        EvaluationError,
+        match=r"arms \[0, 1\] are neither names of the log, which has \['small', 'medium', 'large'\], nor the places 0 to 2",
+    ):
         policy_matrix(two, log)
 
 
@@ -76,7 +79,11 @@ def test_unnamed_arms_are_placed_by_position(log):
         (["small", "huge", "tiny"], r"2 of 3 rows take an arm that is not in the log, the first is row 1 \('huge'\)"),
         ([0, 3, -1], r"2 of 3 rows take an arm that is not in the log, the first is row 1 \(3\)"),
         (["small"], "the policy names 1 arms for the log's 3 queries"),
-        ([[["a"] * 3] * 3][0], "the policy must be numbers"),
+        (
+            [["a"] * 3] * 3,
+            r"the policy must be numbers, but 3 of 3 values of arm 'small' are not, the first in row 0 \('a'\)",
+        ),
+        ([["1", "0", "0"]] * 3, "the policy must be numbers, but 3 of 3 values of arm 'small' are not"),
         (
             pd.DataFrame(EXPECTED, columns=["small", "medium", "huge"]),
             r"the policy .* \['huge'",
@@ -103,3 +110,39 @@ def test_a_router_needs_queries():
     router = SingleArm("small").fit([[0.0]] * 3, log.quality)
     with pytest.raises(EvaluationError, match=r"the log has no queries \(X is None\) that the router could route"):
         policy_matrix(router, log)
+
+
+@pytest.mark.parametrize(
+    ("arms", "expected"),
+    [
+        (["1", "0", "2"], [1, 0, 2]),  # the log names them, in another order
+        (["a", "b", "c"], [0, 1, 2]),
+        (["0", "1", "c"], [0, 1, 2]),
+        (["2", "x", "1", "0"], [3, 2, 0]),
+    ],
+)
+def test_integer_arms_are_names_where_the_log_has_them_all_and_else_places(arms, expected):
+    log = OutcomeLog.from_arrays(None, np.eye(len(arms)), arms=arms)
+    assert column_order(np.arange(3), log).tolist() == expected
+
+
+def test_a_router_of_a_numbered_frame_is_worth_what_its_arm_is():
+    X, right = np.zeros((4, 1)), pd.DataFrame({0: np.ones(4), 1: np.zeros(4)})
+    log = OutcomeLog.from_arrays(X, right[[1, 0]])
+    assert log.arms == ("1", "0")
+    router = SingleArm().fit(X, right)
+    np.testing.assert_array_equal(policy_matrix(router, log), [[0.0, 1.0]] * 4)
+    np.testing.assert_array_equal(policy_matrix(router.route(X), OutcomeLog.from_arrays(X, right)), [[1.0, 0.0]] * 4)
+
+
+def test_integer_arms_that_are_neither_names_nor_places_are_shown_plainly():
+    log = OutcomeLog.from_arrays(None, np.eye(2), arms=["10", "30"])
+    with pytest.raises(
+        EvaluationError, match=r"arms \[10, 20\] are neither names of the log, which has \['10', '30'\]"
+    ):
+        column_order(np.array([10, 20]), log)
+
+
+def test_numbered_columns_of_a_policy_are_places():
+    log = OutcomeLog.from_arrays(None, np.eye(3), arms=["small", "medium", "large"])
+    np.testing.assert_array_equal(policy_matrix(pd.DataFrame(EXPECTED), log), EXPECTED)

@@ -78,8 +78,13 @@ def test_costs_with_gaps_are_refused_and_quality_is_not(full_log, even):
 
 
 def test_rows_without_a_decision_are_named(full_log, even):
+    quality = np.array(full_log.quality)
+    quality[3:, 1] = np.nan
     mixed = replace(
-        full_log, action=np.where(np.arange(200) < 3, -1, 0), propensity=np.where(np.arange(200) < 3, np.nan, 0.5)
+        full_log,
+        quality=quality,
+        action=np.where(np.arange(200) < 3, -1, 0),
+        propensity=np.where(np.arange(200) < 3, np.nan, 0.5),
     )
     for refused in (lambda: estimate_value(even, mixed), lambda: outcome_table(mixed, "quality")):
         with pytest.raises(

@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from scipy import stats
 from scipy.sparse import coo_array, csr_matrix, issparse
 
 from defer import OutcomeLog
-from defer.exceptions import MissingPropensityWarning, OutcomeLogError
+from defer.exceptions import MissingPropensityWarning, OutcomeLogError, SupportWarning
 from defer.portfolios import ArmMatrix
 
 NAN = float("nan")
@@ -76,10 +77,32 @@ def test_a_log_does_not_follow_later_changes_of_its_sources():
     log = OutcomeLog.from_arrays(texts, quality, domain=domain)
     texts[0], quality[0, 0], domain[0] = "z", 0.0, "z"
     assert (log.X, log.quality[0, 0], log.domain[0]) == (["a", "b"], 1.0, "x")
+    texts.append("c")
+    assert len(log.X) == len(log) == 2
     dense = np.zeros((2, 1))
     log = OutcomeLog.from_arrays(dense, quality)
     dense[0] = 1.0
     assert log.X[0, 0] == 0.0
+
+
+@pytest.mark.parametrize("form", ["csr", "csc", "coo"])
+def test_a_log_does_not_follow_later_changes_of_sparse_queries(form):
+    X = coo_array(np.eye(2)).asformat(form)
+    log = OutcomeLog.from_arrays(X, np.ones((2, 2)))
+    X.data[:] = 7.0
+    assert log.X.toarray().tolist() == [[1.0, 0.0], [0.0, 1.0]]
+
+
+def test_a_log_does_not_follow_later_changes_of_a_frame():
+    frame = pd.DataFrame({"f": [1.0, 2.0]})
+    log = OutcomeLog.from_arrays(frame, np.ones((2, 2)))
+    frame.loc[0, "f"] = 99.0
+    frame["g"] = 0.0
+    assert log.X.to_dict("list") == {"f": [1.0, 2.0]}
+    polars = pl.DataFrame({"f": [1.0, 2.0]})
+    log = OutcomeLog.from_arrays(polars, np.ones((2, 2)))
+    polars[0, "f"] = 99.0
+    assert log.X["f"].to_list() == [1.0, 2.0]
 
 
 @pytest.mark.parametrize("twin", [copy.copy, copy.deepcopy, lambda log: pickle.loads(pickle.dumps(log))])
@@ -95,6 +118,30 @@ def test_tables_with_names_are_put_in_the_order_of_the_arms():
     turned = OutcomeLog.from_arrays(None, quality, arms=["b", "a"])
     assert turned.quality.tolist() == [[0.0, 1.0], [1.0, 0.0]]
     assert OutcomeLog.from_arrays(None, log.quality).arms == ("a", "b")
+
+
+@pytest.mark.parametrize("m", [1, 2, 3])
+@pytest.mark.parametrize("names", [range, lambda m: [str(place) for place in range(m)]], ids=["int", "str"])
+def test_numbered_columns_of_a_frame_are_places(m, names):
+    values = np.arange(3.0 * m).reshape(3, m)
+    frame = pd.DataFrame(values, columns=list(names(m)))
+    log = OutcomeLog.from_arrays(None, frame)
+    assert (log.quality.tolist(), log.arms) == (values.tolist(), tuple(f"arm_{place}" for place in range(m)))
+    named = OutcomeLog.from_arrays(None, values, arms=list("abc")[:m], cost=frame)
+    assert named.cost.tolist() == values.tolist()
+    drawn = named.with_action(pd.DataFrame(np.full((3, m), 1 / m)))
+    assert drawn.propensity == pytest.approx(np.full(3, 1 / m))
+
+
+def test_numbered_columns_are_names_where_the_arms_have_them_or_they_are_others():
+    values = np.array([[1.0, 2.0]])
+    turned = OutcomeLog.from_arrays(None, values, arms=["1", "0"], cost=pd.DataFrame(values))
+    assert turned.cost.tolist() == [[2.0, 1.0]]
+    log = OutcomeLog.from_arrays(None, pd.DataFrame(values, columns=[10, 20]))
+    assert (log.arms, log.quality.tolist()) == (("10", "20"), [[1.0, 2.0]])
+    assert OutcomeLog.from_arrays(None, pd.DataFrame(values, columns=[1, 0])).arms == ("1", "0")
+    with pytest.raises(OutcomeLogError, match="1 columns stand twice, the first is '1'"):
+        OutcomeLog.from_arrays(None, pd.DataFrame(values, columns=[1, "1"]))
 
 
 @pytest.mark.parametrize(
@@ -135,7 +182,11 @@ def bad(message, **options):
     [
         bad(r"the log is empty: it has no query", quality=np.zeros((0, 2))),
         bad(r"quality must have shape \(n, m\), got \(2,\)", quality=[1.0, 0.0]),
-        bad(r"quality must be numbers", quality=[["good", "bad"]]),
+        bad(r"quality must be numbers, but 2 of 2 values of arm 'b' are not, the first in row 0 \('1'\)", quality=np.array([[1, "1"], [0, "0"]], dtype=object)),
+        bad(r"quality must be numbers, but 2 of 2 values of arm 'a' are not, the first in row 0 \('1'\)", quality=[["1", "0"], ["0", "1"]]),
+        bad(r"cost must be numbers, but 1 of 2 values of arm 'b' are not, the first in row 1 \('free'\)", cost=np.array([[1, 2], [1, "free"]], dtype=object)),
+        bad(r"quality must be numbers, but 2 of 2 values of arm 'a' are not", quality=np.array([["2024-01-01"] * 2] * 2, dtype="M8[ns]")),
+        bad(r"quality must have shape \(n, m\), and its rows differ in length", quality=[[1.0], [1.0, 2.0]]),
         bad(r"arms must be a sequence of names, got the string 'ab'", arms="ab"),
         bad(r"1 arms are named twice, the first is 'a'", arms=["a", "a"]),
         bad(r"arm 1 has no name", arms=["a", ""]),
@@ -169,7 +220,9 @@ def bad(message, **options):
         bad(r"column 'propensity' has 1 of 2 values outside \(0, 1\], the first in row 1 \(0.0\)", action=[0, 1], propensity=[0.5, 0]),
         bad(r"column 'propensity' has 1 of 2 values outside \(0, 1\], the first in row 0 \(1.5\)", action=[0, 1], propensity=[1.5, 1]),
         bad(r"column 'propensity' has 1 of 2 values missing where an arm was logged, the first in row 0 \(nan\)", action=[0, 1], propensity=[NAN, 1]),
-        bad(r"column 'propensity' must be numbers", action=[0, 1], propensity=["x", "y"]),
+        bad(r"column 'propensity' must be numeric, but 2 of 2 values are not, the first in row 0 \('0.5'\)", action=[0, 1], propensity=["0.5", "1"]),
+        bad(r"X has 1 of 2 queries that are no text, the first in row 1 \(None\); queries are all texts, or none is", X=["a", None]),
+        bad(r"X has 1 of 2 queries that are no text, the first in row 0 \(nan\)", X=pd.Series([NAN, "a"], dtype=object).tolist()),
         bad(r"there are propensities, but no action says which arm was logged", propensity=[0.5, 0.5]),
         bad(r"column 'score' has 1 of 2 values of logged arms without an observed quality, the first in row 1 \(b\)", quality=[[1, 1], [1, NAN]], action=[0, 1], propensity=[1, 1]),
         bad(r"column 'policy' has 1 of 2 values that are no distribution .*, the first in row 1 \(1.2\)", policy=[[0.5, 0.5], [0.5, 0.7]]),
@@ -178,8 +231,6 @@ def bad(message, **options):
 )  # fmt: skip
 def test_faults_name_the_column_the_count_and_the_first_row(options, message):
     given = {"X": None, "quality": [[1.0, 0.0], [0.0, 1.0]], "arms": ["a", "b"], **options}
-    if isinstance(given["quality"], list) and given["quality"][0] == ["good", "bad"]:
-        given["arms"] = None
     with pytest.raises(OutcomeLogError, match=message):
         OutcomeLog.from_arrays(given.pop("X"), given.pop("quality"), **given)
 
@@ -264,13 +315,66 @@ def test_select_reorders_arms_with_decisions_and_policy(mixed_log):
 
 
 def test_select_leaves_out_decisions_for_other_arms_and_keeps_the_order_of_rows(mixed_log):
-    part = mixed_log.select([5, 4, 3, 2, 1, 0], arms=["m", "s"])
+    with pytest.warns(
+        SupportWarning, match=r"1 of 6 queries are left out, because another arm than \['m', 's'\]"
+    ) as caught:
+        part = mixed_log.select([5, 4, 3, 2, 1, 0], arms=["m", "s"])
+    assert caught[0].filename == __file__
     assert part.query_id.tolist() == [5, 3, 2, 1, 0]
     assert part.action.tolist() == [1, 0, 1, -1, -1]
-    assert part.propensity[:3].tolist() == [0.5, 0.3, 0.5]
-    assert part.policy is None
-    masked = mixed_log.select(np.array([False, True, True, True, True, False]), arms=["l"])
+    np.testing.assert_allclose(part.propensity[:3], [0.625, 0.375, 0.625])
+    np.testing.assert_allclose(part.policy, [[0.375, 0.625]] * 5)
+    with pytest.warns(SupportWarning, match=r"2 of 4 queries are left out.*\(0\.2 in the mean\)"):
+        masked = mixed_log.select(np.array([False, True, True, True, True, False]), arms=["l"])
+    assert np.array_equal(masked.propensity, [NAN, 1.0], equal_nan=True)
     assert masked.query_id.tolist() == [1, 4]
+
+
+def test_weights_of_a_part_of_the_arms_have_mean_one(full_log):
+    policy = np.random.default_rng(3).dirichlet(np.ones(3), size=len(full_log))
+    weights = []
+    for seed in range(200):
+        with pytest.warns(SupportWarning, match="the log stands only for queries on which one of them was drawn"):
+            part = full_log.with_action(policy, seed=seed).select(arms=["small", "large"])
+        np.testing.assert_allclose(np.sum(part.policy, axis=1), 1.0)
+        target = np.array([0.3, 0.7])[part.action]
+        weights.append((target / part.propensity).sum() - len(part))
+    # Given the kept rows every weight has mean one; propensities as they were would give 1 / P(kept), 1.5 and more.
+    error = np.mean(weights) / (np.std(weights, ddof=1) / np.sqrt(200))
+    assert abs(error) < stats.t.ppf(1 - 1e-4 / 2, 199)
+
+
+def test_arms_that_the_policy_never_draws_are_left_out_in_silence(full_log):
+    log = full_log.with_action(np.tile([0.4, 0.6, 0.0], (len(full_log), 1)))
+    part = log.select(arms=["medium", "small"])
+    assert part.propensity.tolist() == log.propensity.tolist()
+    assert part.policy[0].tolist() == [0.6, 0.4]
+
+
+def test_without_a_policy_decisions_for_other_arms_take_the_propensities_with_them():
+    quality = np.array([[1.0, NAN, NAN], [NAN, 0.5, NAN], [NAN, NAN, 0.25], [1.0, 0.0, 1.0]])
+    log = OutcomeLog.from_arrays(
+        None, quality, arms=["s", "m", "l"], action=[0, 1, 2, -1], propensity=[0.5, 0.3, 0.2, NAN]
+    )
+    with pytest.warns(
+        MissingPropensityWarning, match=r"1 of 4 queries are left out, because another arm than \['m', 's'\]"
+    ):
+        part = log.select(arms=["m", "s"])
+    assert (part.action.tolist(), part.propensity) == ([1, 0, -1], None)
+    # Where no decision is left out, the rows and their propensities are what they were.
+    kept = log.select([0, 1, 3], arms=["m", "s"])
+    assert np.array_equal(kept.propensity, [0.5, 0.3, NAN], equal_nan=True)
+    assert log.select([2, 3], arms=["s", "m"]).propensity is None  # no decision remains
+
+
+def test_a_recorded_query_without_a_chance_for_the_selected_arms_has_no_policy_there():
+    log = OutcomeLog.from_arrays(
+        None, [[1.0, 0.0, 1.0], [1.0, NAN, NAN]], action=[-1, 0], policy=[[0.0, 0.0, 1.0], [0.5, 0.25, 0.25]]
+    )
+    with pytest.warns(SupportWarning, match="0 of 2 queries are left out"):
+        part = log.select(arms=["arm_0", "arm_1"])
+    assert part.policy is None
+    assert part.propensity[1] == pytest.approx(2 / 3)
 
 
 def test_a_part_without_decisions_has_no_propensities(mixed_log):
@@ -368,7 +472,11 @@ def test_with_action_says_what_is_wrong_with_the_policy(policy, message):
     ("fields", "message"),
     [
         ({"quality": [1.0, 0.0]}, r"quality must have shape \(n, m\), got \(2,\)"),
-        ({"quality": [["x", "y"]]}, "quality must be numbers"),
+        (
+            {"quality": [["x", "y"]]},
+            r"quality must be numbers, but 1 of 1 values of arm 'a' are not, the first in row 0 \('x'\)",
+        ),
+        ({"quality": [["1", "0"]]}, "quality must be numbers, but 1 of 1 values of arm 'a' are not"),
         ({"quality": [[1.0, 0.0]], "arms": "ab"}, "arms must be a sequence of names, got the string 'ab'"),
     ],
 )

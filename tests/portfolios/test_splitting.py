@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from defer import OutcomeLog
 from defer.exceptions import LeakageWarning, OutcomeLogError
-from defer.portfolios.splitting import query_groups, shared_texts, split_rows
+from defer.portfolios.splitting import interval_groups, query_groups, shared_texts, split_rows
 
 
 def log_of(n, X=None, **columns):
@@ -111,7 +111,13 @@ def test_shared_texts_of_two_logs_are_counted():
     train, test = log_of(2, X=["a", "b"]), log_of(3, X=["c", "b", "b"])
     assert shared_texts(train, None, test, None) == (2, 1)
     assert shared_texts(train, np.array([0]), test, None) == (0, -1)
-    assert shared_texts(log_of(2), None, test, None) == (0, -1)
+    assert shared_texts(train, None, test, np.array([2, 0])) == (1, 2)
+
+
+def test_queries_that_are_no_texts_cannot_be_compared():
+    texts, numbers = log_of(2, X=["a", "b"]), log_of(2, X=np.zeros((2, 1)))
+    for train, test in ((texts, numbers), (numbers, texts), (numbers, numbers), (log_of(2), texts)):
+        assert shared_texts(train, None, test, None) is None
 
 
 @pytest.mark.parametrize(
@@ -181,6 +187,15 @@ def test_groups_are_clusters_else_texts_else_rows():
     assert query_groups(log_of(3, X=["a", "b", "a"], cluster=["v", "u", "u"])).tolist() == [0, 1, 1]
     assert query_groups(log_of(3, X=["a", "b", "a"])).tolist() == [0, 1, 0]
     assert query_groups(log_of(3, X=np.zeros((3, 1)))).tolist() == [0, 1, 2]
+
+
+def test_intervals_group_clusters_else_repeated_texts_else_nothing():
+    assert interval_groups(log_of(3, X=["a", "b", "a"], cluster=["v", "u", "u"])).tolist() == [0, 1, 1]
+    assert interval_groups(log_of(3, cluster=["u", "v", "w"])).tolist() == [0, 1, 2]
+    assert interval_groups(log_of(3, X=["a", "b", "a"])).tolist() == [0, 1, 0]
+    assert interval_groups(log_of(3, X=["a", "b", "c"])) is None
+    assert interval_groups(log_of(3, X=np.zeros((3, 1)))) is None
+    assert interval_groups(log_of(3)) is None
 
 
 def test_splits_of_a_sparse_bandit_log_need_not_observe_every_arm():

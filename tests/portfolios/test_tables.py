@@ -152,10 +152,36 @@ def test_long_decisions_with_integer_arms_and_rows_that_are_queries(library):
     assert log.propensity.tolist() == [0.5, 0.25, 0.5]
     assert np.array_equal(log.quality, [[0, NAN], [NAN, 1], [1, NAN]], equal_nan=True)
     assert log.query_id is None
-    part = OutcomeLog.from_long(
-        library(columns), arms=[3], columns={"query_id": None, "arm": "item", "quality": "click", "propensity": "p"}
-    )
-    assert (part.arms, part.action.tolist(), part.propensity.tolist()) == (("3",), [0], [0.25])
+
+
+def test_long_decisions_for_other_arms_are_left_out_and_propensities_with_them(library):
+    # Among the wanted arms the drawn one was likelier than the propensity says, by a factor that the table does not tell.
+    columns = library({"arm": ["a", "b", "c"], "score": [0, 1, 1], "propensity": [0.5, 0.25, 0.25]})
+    with pytest.warns(MissingPropensityWarning) as caught:
+        part = OutcomeLog.from_long(columns, arms=["c", "b"], columns={"query_id": None})
+    assert (part.arms, part.action.tolist(), part.propensity) == (("c", "b"), [1, 0], None)
+    assert [str(warning.message)[:40] for warning in caught] == [
+        "1 of 3 queries are left out, because ano",
+        "2 logged arms come without propensities:",
+    ]
+    assert {warning.filename for warning in caught} == {__file__}
+    whole = OutcomeLog.from_long(columns, arms=["c", "b", "a"], columns={"query_id": None})
+    assert whole.propensity.tolist() == [0.5, 0.25, 0.25]
+
+
+def test_columns_may_be_numbered():
+    frame = pd.DataFrame([["q", "a", 1.0, "x"], ["q", "b", 0.0, "x"], ["p", "a", 0.5, "y"]])
+    names = {"query_id": 0, "arm": 1, "quality": "2"}
+    log = OutcomeLog.from_long(frame, text=3, columns=names)
+    assert (log.arms, log.X) == (("a", "b"), ["x", "y"])
+    assert np.array_equal(log.quality, [[1.0, 0.0], [0.5, NAN]], equal_nan=True)
+    assert OutcomeLog.from_long(frame, features=[3], columns=names).X.to_dict("list") == {3: ["x", "y"]}
+    wide = pd.DataFrame([[1.0, 7, 5], [0.0, 8, 6]], columns=["score:a", 3, 1])
+    log = OutcomeLog.from_wide(wide, features=[1, "3"])
+    assert log.X.to_dict("list") == {1: [5, 6], 3: [7, 8]}
+    assert OutcomeLog.from_wide(wide, columns={"domain": 3}).domain.tolist() == [7, 8]
+    with pytest.raises(OutcomeLogError, match=r"column '4' is missing \(features=\)"):
+        OutcomeLog.from_wide(wide, features=[4])
 
 
 @pytest.mark.parametrize(

@@ -144,6 +144,8 @@ class KNNRouter(BaseRouter):
         m, n = len(self.arms_), X.shape[0]
         quality, cost = np.empty((n, m)), np.empty((n, m if self.cost_ is not None else 0))
         X = _floats(X, dtype=self.queries_.dtype)
+        # What neighbours differ from the mean, so that a constant price is pooled without any rounding.
+        cost_ = None if self.cost_ is None else (self.cost_[0] - self.mean_cost_ * self.cost_[1], self.cost_[1])
         # Per query live one row of distances, one of indices, and what is known of the neighbours.
         size = self.queries_.shape[0]
         per_query = size * (self.queries_.dtype.itemsize + 8) + 8 * (4 * self.reach_ + 4 * m)
@@ -152,8 +154,8 @@ class KNNRouter(BaseRouter):
             rows = slice(low, min(low + block, n))
             near = self._neighborhood(X[rows])
             quality[rows] = _pooled(self.quality_, self.observed_, near, self.mean_quality_)
-            if self.cost_ is not None:
-                cost[rows] = _pooled(*self.cost_, near, self.mean_cost_)
+            if cost_ is not None:
+                cost[rows] = np.maximum(self.mean_cost_ + _pooled(*cost_, near, np.zeros(m)), 0.0)
         if self.metric == "cosine":
             # A zero vector is as near to every query as to any other.
             blank = np.flatnonzero(row_norms(X, squared=True) == 0)

@@ -2,7 +2,7 @@
 
 Predictions order the steps from the cheapest arms to the best; realised outcomes say what is spent and gained on the way.
 A step that meets the limit in the middle of a group of equal queries is taken with a probability.
-Source: card x3 (plug-in with the price found on held-out queries); learn-then-test by a fixed sequence (Angelopoulos et
+Source: linear programming duality (plug-in with the price found on held-out queries); learn-then-test by a fixed sequence (Angelopoulos et
 al. 2021) with the empirical Bernstein bound of Maurer and Pontil 2009 for a `RiskLevel`.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, ROUND_FLOOR
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from scipy.sparse import csr_array
 
 from defer.exceptions import InfeasibleLimitError, RouterInputError
 from defer.portfolios.assignment import Choice, best_arm, hull_increments
+from defer.portfolios.assignment.choice import six_digits
 from defer.portfolios.assignment.hull import Increments
 from defer.portfolios.limits import Budget, Limit, QualityTarget, RiskLevel, Share
 
@@ -192,8 +194,8 @@ def _budget_point(frontier: _Frontier, limit: Budget) -> OperatingPoint:
     spend, most = frontier.cost, limit.mean_cost
     if spend[0] > most * (1 + _ROUNDING):
         raise InfeasibleLimitError(
-            f"Budget(mean_cost={most:g}) is below the least possible mean cost: the cheapest arms cost {spend[0]:.6g} per "
-            "query out of fold",
+            f"Budget(mean_cost={most:g}) is below the least possible mean cost: the cheapest arms cost "
+            f"{six_digits(spend[0], ROUND_CEILING)} per query out of fold",
             float(spend[0]),
         )
     over = np.flatnonzero(spend > most * (1 + _ROUNDING))
@@ -209,7 +211,9 @@ def _quality_point(frontier: _Frontier, limit: QualityTarget) -> OperatingPoint:
     if not len(enough):
         best = float(reached.max())
         raise InfeasibleLimitError(
-            f"QualityTarget({least:g}) is above the largest mean quality realised out of fold, {best:.6g}", best
+            f"QualityTarget({least:g}) is above the largest mean quality realised out of fold, "
+            f"{six_digits(best, ROUND_FLOOR)}",
+            best,
         )
     index = int(enough[0]) - 1
     if index < 0:
@@ -242,7 +246,7 @@ def _risk_point(frontier: _Frontier, limit: RiskLevel) -> OperatingPoint:
     if best is None:
         raise InfeasibleLimitError(
             f"RiskLevel(risk={limit.risk:g}, level={limit.level:g}): even at price 0 the loss is only shown to be at most "
-            f"{bound:.6g}; allow more risk or bring more queries",
+            f"{six_digits(bound, ROUND_CEILING)}; allow more risk or bring more queries",
             bound,
         )
     return frontier.at(best)

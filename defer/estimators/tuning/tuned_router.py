@@ -58,6 +58,8 @@ class TunedRouter(BaseRouter):
     arms_ : array of shape (m,)
     router_ : fitted router
     operating_point_ : OperatingPoint
+    limit_ : limit or None
+        What the operating point was fitted for; a limit set after `fit` acts at the next one.
     arm_bonus_ : array of shape (m,)
         Added to the utility of every arm; not 0 only under a `Share`.
     cost_weight : float
@@ -91,6 +93,7 @@ class TunedRouter(BaseRouter):
 
     router_: Any
     operating_point_: OperatingPoint
+    limit_: Limit | None
     arm_bonus_: Floats
 
     def __init__(self, router: Any = None, limit: Limit | None = None, *, cv: Any = 5) -> None:
@@ -129,7 +132,8 @@ class TunedRouter(BaseRouter):
         Raises
         ------
         RouterInputError
-            Also if the limit cannot be tuned for, or an arm is never observed in the training part of a fold.
+            Also if the limit cannot be tuned for, the router has a rule of its own for limits (as `SingleArm` has), or an
+            arm is never observed in the training part of a fold.
         InfeasibleLimitError
             If the limit cannot be met out of fold; says what the nearest feasible one is.
         """
@@ -138,6 +142,7 @@ class TunedRouter(BaseRouter):
                 f"TunedRouter: router must be a router, or a pipeline of defer.make_pipeline, got {self._base()!r}"
             )
         check_cost_weight(self._base())
+        self._check_rule()
         if hasattr(self, "operating_point_"):
             del self.operating_point_
         self._groups = None if groups is None else np.asarray(groups)
@@ -164,7 +169,19 @@ class TunedRouter(BaseRouter):
         else:
             held_out = self._held_out(X, outcomes)
             point, self.arm_bonus_ = find_operating_point(held_out, limit, names)
-        self.operating_point_ = point
+        self.operating_point_, self.limit_ = point, limit
+
+    def _check_rule(self) -> None:
+        """Refuse a router whose own way of choosing the operating point would replace."""
+        last = self._base()
+        while hasattr(last, "steps"):
+            last = last.steps[-1][1]
+        if isinstance(last, BaseRouter) and type(last)._choose is not BaseRouter._choose:
+            name = type(last).__name__
+            raise RouterInputError(
+                f"TunedRouter: {name} chooses arms by a rule of its own, which an operating point would replace: fit the "
+                f"{name} itself, and give the limit to route(X, limit=...)"
+            )
 
     def _check_limit(self, outcomes: Outcomes) -> None:
         limit = self.limit
@@ -194,9 +211,10 @@ class TunedRouter(BaseRouter):
     def _choose(self, utility: Floats, quality: Floats, cost: Floats, limit: Limit | None) -> Choice:
         if limit is not None:
             return choose(utility, quality, cost, limit, arms=self.arms_.tolist())
-        point = self.operating_point_
-        if isinstance(self.limit, Share):
-            return favour(utility, cost, self.arms_.tolist().index(self.limit.arm), point.fraction)
+        # A policy file of an earlier version may not say what it was fitted for.
+        point, fitted_for = self.operating_point_, getattr(self, "limit_", self.limit)
+        if isinstance(fitted_for, Share):
+            return favour(utility, cost, self.arms_.tolist().index(fitted_for.arm), point.fraction)
         own = at_cost_weight(quality, cost, self._own_cost_weight)
         return choose_at_price(own, cost, price=point.price, fraction=point.fraction)
 

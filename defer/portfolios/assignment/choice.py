@@ -22,7 +22,7 @@ from defer.portfolios.assignment.capacity import fill_arms
 from defer.portfolios.assignment.hull import Increments, hull_increments
 from defer.portfolios.limits import Budget, Capacity, Limit, QualityTarget, RiskLevel, Share
 
-__all__ = ["Choice", "best_arm", "choose", "choose_at_price"]
+__all__ = ["Choice", "best_arm", "choose", "choose_at_price", "six_digits"]
 
 # Probability below which a lottery would only spend what rounding left over.
 _NEGLIGIBLE = 1e-12
@@ -202,7 +202,7 @@ def _within_budget(utility: Floats, cost: Floats, limit: Budget) -> Choice:
     if least > limit.mean_cost:
         raise InfeasibleLimitError(
             f"Budget(mean_cost={limit.mean_cost:g}) is below the least possible mean cost: taking the cheapest arm of "
-            f"every query costs {_six_digits(least, ROUND_CEILING)} per query",
+            f"every query costs {six_digits(least, ROUND_CEILING)} per query",
             least,
         )
     return _fill(steps, steps.cost, cost, limit.mean_cost, reach=False)
@@ -214,7 +214,7 @@ def _reach_quality(quality: Floats, cost: Floats, limit: QualityTarget) -> Choic
     if best < limit.mean_quality:
         raise InfeasibleLimitError(
             f"QualityTarget({limit.mean_quality:g}) is above the largest possible mean predicted quality, "
-            f"{_six_digits(best, ROUND_FLOOR)}",
+            f"{six_digits(best, ROUND_FLOOR)}",
             best,
         )
     start = Choice(steps.start, steps.start)
@@ -244,11 +244,8 @@ def _fill(steps: Increments, resource: Floats, table: Floats, target: float, *, 
     n, rows = len(table), np.arange(len(table))
     amount = n * target - math.fsum(table[rows, steps.start])
     # A rounded running sum finds the place, exact sums decide about its neighbours.
-    whole = int(np.searchsorted(np.cumsum(resource)[ends], amount, side="left" if reach else "right"))
-    while whole > 0 and not fits(whole):
-        whole -= 1
-    while whole < len(ends) and fits(whole + 1):
-        whole += 1
+    place = int(np.searchsorted(np.cumsum(resource)[ends], amount, side="left" if reach else "right"))
+    whole = _last_that_fits(fits, place, len(ends))
     low = taken(whole)
     if whole == len(ends):
         return Choice(low, low)
@@ -263,6 +260,23 @@ def _fill(steps: Increments, resource: Floats, table: Floats, target: float, *, 
 
     fraction = _nearest_fraction((n * Fraction(target) - before) / step, kept, towards=1.0 if reach else 0.0)
     return _mixture(low, high, fraction, float(steps.slope[ends[whole]]))
+
+
+def _last_that_fits(fits: Callable[[int], bool], guess: int, most: int) -> int:
+    """Largest count up to `most` that fits, by doubling steps from a guess and then bisection.
+
+    0 fits, and no count does that is larger than one that does not.
+    """
+    low, high, probe, step = 0, most + 1, max(guess, 1), 1
+    while high - low > 1:
+        if not low < probe < high:
+            probe = (low + high) // 2
+        if fits(probe):
+            low, probe = probe, probe + step
+        else:
+            high, probe = probe, probe - step
+        step *= 2
+    return low
 
 
 def _nearest_fraction(wanted: Fraction, kept: Callable[[float], bool], *, towards: float) -> float:
@@ -367,6 +381,17 @@ def _exact_sum(values: Floats) -> Fraction:
     return total
 
 
-def _six_digits(value: float, rounding: str) -> str:
-    """Six significant digits on the feasible side, so that a limit copied from the message is feasible."""
+def six_digits(value: float, rounding: str) -> str:
+    """Six significant digits on the feasible side, so that a limit copied from the message is feasible.
+
+    Parameters
+    ----------
+    value : float
+    rounding : {decimal.ROUND_CEILING, decimal.ROUND_FLOOR}
+
+    Examples
+    --------
+    >>> six_digits(1 / 3, ROUND_CEILING), six_digits(1 / 3, ROUND_FLOOR)
+    ('0.333334', '0.333333')
+    """
     return f"{float(Context(prec=6, rounding=rounding).create_decimal(value)):g}"

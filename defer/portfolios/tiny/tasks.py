@@ -13,7 +13,7 @@ import numpy as np
 __all__ = ["TASKS", "draw", "is_correct"]
 
 _DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
-_MONTHS = {"january": 31, "march": 31, "april": 30, "may": 31, "june": 30, "july": 31, "august": 31, "october": 31}
+_MONTHS = ("january", "march", "april", "may", "june", "july", "august", "october")
 _UNITS = {"km": ("m", 1000), "m": ("cm", 100), "kg": ("g", 1000), "hours": ("minutes", 60), "days": ("hours", 24)}
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 

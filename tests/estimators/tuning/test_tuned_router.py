@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from defer.estimators import (
     KNNRouter,
     QualityRouter,
     RandomMixture,
+    SingleArm,
     TunedRouter,
     make_pipeline,
     realised_utility,
@@ -386,3 +388,54 @@ def test_an_infeasible_limit_leaves_an_unfitted_router() -> None:
         router.set_params(limit=Budget(mean_cost=0.01)).fit(X, quality, cost=cost)
     assert not hasattr(router, "arms_")
     assert router.cost_weight == 0.0
+
+
+@pytest.mark.parametrize(
+    ("fitted", "later"),
+    [(Share(1, at_most=0.2), Budget(mean_cost=2.0)), (Budget(mean_cost=2.0), Share(1, at_most=0.2)), (Share(1, at_least=0.9), None)],
+    ids=["share to budget", "budget to share", "share to none"],
+)  # fmt: skip
+def test_a_limit_that_is_set_after_the_fit_waits_for_the_next_one(fitted: Any, later: Any) -> None:
+    X, quality, cost = draw(200, 5)
+    router = TunedRouter(limit=fitted).fit(X, quality, cost=cost)
+    before = router.route(X, random_state=0)
+    router.set_params(limit=later)
+    after = router.route(X, random_state=0)
+    np.testing.assert_array_equal(after.policy, before.policy)
+    assert (after.price, router.limit_) == (before.price, fitted)
+    router.fit(X, quality, cost=cost)
+    reference = TunedRouter(limit=later).fit(X, quality, cost=cost)
+    np.testing.assert_array_equal(router.route(X).choice.low, reference.route(X).choice.low)
+    assert router.limit_ == later
+
+
+@pytest.mark.parametrize(
+    ("router", "name"),
+    [
+        (SingleArm(), "SingleArm"),
+        (SingleArm(1), "SingleArm"),
+        (make_pipeline(FunctionTransformer(), SingleArm(1)), "SingleArm"),
+        (make_pipeline(FunctionTransformer(), make_pipeline(SingleArm(1))), "SingleArm"),
+        (TunedRouter(), "TunedRouter"),
+    ],
+    ids=["best arm", "named arm", "in a pipeline", "in two pipelines", "tuned"],
+)
+def test_a_router_with_a_rule_of_its_own_is_not_tuned(router: Any, name: str) -> None:
+    X, quality, cost = draw(50, 5)
+    with pytest.raises(
+        RouterInputError,
+        match=rf"TunedRouter: {name} chooses arms by a rule of its own, which an operating point would replace: .*"
+        r"give the limit to route\(X, limit=...\)",
+    ):
+        TunedRouter(router, Budget(mean_cost=2.0)).fit(X, quality, cost=cost)
+
+
+@pytest.mark.parametrize("limit", [Budget(mean_cost=0.1), QualityTarget(0.99)], ids=str)
+def test_a_limit_copied_from_the_message_is_feasible(limit: Any) -> None:
+    X, quality, cost = draw(70, 11)
+    with pytest.raises(InfeasibleLimitError) as caught:
+        TunedRouter(limit=limit).fit(X, quality, cost=cost)
+    told = re.search(r"(?:arms cost|out of fold,) ([\d.e-]+)", str(caught.value))
+    assert told is not None
+    for value in (float(told[1]), caught.value.nearest):
+        assert TunedRouter(limit=type(limit)(value)).fit(X, quality, cost=cost).limit_ == type(limit)(value)

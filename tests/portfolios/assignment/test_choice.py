@@ -489,3 +489,19 @@ def test_best_arm_agrees_with_a_sort_across_block_borders(n):
     utility, cost = rng.integers(3, size=(n, 4)).astype(float), rng.integers(2, size=(n, 4)).astype(float)
     expected = [np.lexsort((np.arange(4), cost[row], -utility[row]))[0] for row in range(n)]
     assert best_arm(utility, cost).tolist() == expected
+
+
+@pytest.mark.parametrize("limit", [Budget(1.0), Budget(1.0 + 2.2e-16), QualityTarget(1.0 + 4.4e-16)], ids=repr)
+def test_steps_below_the_rounding_of_the_mean_are_not_tried_one_by_one(limit, monkeypatch):
+    rng = np.random.default_rng(0)
+    utility = rng.random((1000, 3))
+    cost = 1.0 + rng.integers(0, 3, size=(1000, 3)) * 2.2e-16
+    tried, mean = [], Choice.mean
+    monkeypatch.setattr(Choice, "mean", lambda self, table: tried.append(self) or mean(self, table))
+    if isinstance(limit, Budget):
+        choice = choose(utility, utility, cost, limit, arms=ARMS[:3])
+        assert mean(choice, cost) <= limit.mean_cost
+    else:
+        choice = choose(utility, cost, utility, limit, arms=ARMS[:3])
+        assert mean(choice, cost) >= limit.mean_quality
+    assert len(tried) < 40
