@@ -580,10 +580,9 @@ def test_the_hash_of_a_log_survives_parquet_and_sees_every_change(
     changed += [replace(log, propensity=propensity, policy=None), replace(log, arms=("tiny", *log.arms[1:]))]
     for name in ("quality", "cost", "latency"):
         table = np.array(getattr(log, name))
-        table[7, log.action[7]] /= 2
+        table[7, log.action[7]] = 0.37
         changed += [replace(log, **{name: table})]
     changed += [replace(log, latency=None)]
-    assert (np.array(log.quality)[7] != np.array(changed[5].quality)[7]).any()
     assert len({log_hash(one) for one in [log, *changed]}) == 10
 
 

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.mark.parametrize(("shown", "hub_shown"), itertools.product([True, False], repeat=2))
+@pytest.mark.parametrize(("shown", "hub_shown"), list(itertools.product([True, False], repeat=2)))
 def test_loading_is_silent_and_leaves_progress_bars_as_they_were(
     shown: bool, hub_shown: bool, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
