@@ -7,8 +7,6 @@ Results go to standard output, progress and warnings to standard error.  An erro
 from __future__ import annotations
 
 import sys
-import warnings
-from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -31,7 +29,7 @@ from defer.command_options import (
     TrainingLog,
     Trust,
 )
-from defer.exceptions import DeferError, LeakageWarning
+from defer.exceptions import DeferError
 from defer.terminal import LineCommand, LineGroup, counted, print_json, say, show_evaluation, steps
 
 if TYPE_CHECKING:
@@ -385,11 +383,6 @@ def _evaluate(
         known = data if is_training_log else known
         step("route and evaluate")
         evaluation = evaluate(load(policy, trusted=trust or ()), data, limit=_budget(budget), train=known)
-        if is_training_log and evaluation.n_leaked is None:
-            # Queries of numbers are not compared one by one, but the whole log is the very one.
-            evaluation = replace(evaluation, n_leaked=len(data))
-            text = "this is the log that the policy was fitted on: the evaluation flatters it"
-            warnings.warn(text, LeakageWarning, stacklevel=2)
         if html is not None:
             step("write the report")
             evaluation.to_html(html)

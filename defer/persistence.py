@@ -22,12 +22,13 @@ import numpy as np
 from packaging.version import InvalidVersion, Version
 
 from defer._version import __version__
+from defer.estimators.pipeline import describe
 from defer.exceptions import PersistenceError
 from defer.fingerprint import log_hash
 from defer.model_file import model_bytes, model_from_bytes
 from defer.portfolios.outcomes import OutcomeLog
 
-__all__ = ["check_queries", "describe", "load", "log_hash", "manifest", "save"]
+__all__ = ["check_queries", "load", "log_hash", "manifest", "save"]
 
 _SCHEMA = 1
 _MANIFEST, _SEAL = "manifest.json", "manifest_sha256"
@@ -260,24 +261,6 @@ def check_queries(queries: Any) -> None:
         raise PersistenceError(f"{form}, and a column is a str; got {wrong[0]!r} as one of {len(names)}")
 
 
-def describe(router: Any) -> str:
-    """Names of a router's classes: of the steps, if it is a pipeline.
-
-    Parameters
-    ----------
-    router : router or pipeline
-
-    Examples
-    --------
-    >>> from sklearn.preprocessing import StandardScaler
-    >>> from defer.estimators import QualityRouter, make_pipeline
-    >>> describe(make_pipeline(StandardScaler(), QualityRouter()))
-    'StandardScaler → QualityRouter'
-    """
-    steps = [step for _, step in router.steps] if hasattr(router, "steps") else [router]
-    return " → ".join(type(step).__name__ for step in steps)
-
-
 def _write(path: Path, data: bytes) -> None:
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -328,7 +311,7 @@ def _operating_point(router: Any) -> dict[str, Any] | None:
     if point is None:
         return None
     numbers = {name: _finite(getattr(point, name)) for name in ("price", "fraction", "mean_quality", "mean_cost")}
-    return {"limit": repr(inner.limit), **numbers}
+    return {"limit": repr(getattr(inner, "limit_", inner.limit)), **numbers}
 
 
 def _mean_cost(router: Any) -> list[float | None] | None:

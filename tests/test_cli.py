@@ -438,7 +438,7 @@ def test_evaluating_on_the_training_log_warns_and_the_report_says_so(
     ):
         result = run(*command)
         assert result.exit_code == 0
-        assert "warning: 140 of 140 queries of the log have a text that is also in the training log" in result.stderr
+        assert "warning: 140 of 140 queries of the log are also in the training log" in result.stderr
         assert "warning" not in result.stdout
     assert "Caution: 140 of these queries" in page.read_text()
     (document,) = rows_of(run("evaluate", policy, files["train"], "--json"))
@@ -473,7 +473,7 @@ def test_the_training_log_shows_shared_texts_and_gives_the_baseline(
     pq.write_table(pa.concat_tables([pq.read_table(files["test"]), leaked]), files["test"])
     mixed = run(command, policy, files["test"], "--train", files["train"], option, page)
     assert mixed.exit_code == 0
-    assert "warning: 5 of 65 queries of the log have a text that is also in the training log" in mixed.stderr
+    assert "warning: 5 of 65 queries of the log are also in the training log" in mixed.stderr
     assert "Caution: 5 of these queries" in page.read_text()
 
 
@@ -608,6 +608,11 @@ def test_demo_runs_the_main_job(tmp_path: Path, run: Run) -> None:
     assert policy.predict(["3+4="]).shape == (1,)
     train, test = defer.datasets.load_tiny().split(test_size=0.3, seed=0)
     assert document["training_log"] == log_hash(train)
+    half = Budget(
+        mean_cost=float(np.asarray(train.cost).mean(axis=0)[np.asarray(train.quality).mean(axis=0).argmax()]) / 2
+    )
+    tuned = TunedRouter(defer.router(embeddings=False), limit=half).fit(train.X, train.quality, cost=train.cost)
+    assert document["operating_point"]["mean_quality"] == pytest.approx(tuned.operating_point_.mean_quality, rel=1e-9)
     expected = defer.evaluate(policy, test).estimate
     assert document["metrics"] == pytest.approx(
         {

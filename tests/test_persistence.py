@@ -30,9 +30,10 @@ import defer
 from defer import Budget, OutcomeLog, QualityTarget, RiskLevel, Share, estimators, evaluate, persistence
 from defer.estimators import KNNRouter, QualityRouter, RandomMixture, SingleArm, TunedRouter, make_pipeline
 from defer.estimators.base import BaseRouter
+from defer.estimators.pipeline import describe
 from defer.exceptions import PersistenceError
 from defer.model_file import model_bytes, model_from_bytes
-from defer.persistence import describe, load, log_hash, manifest, save
+from defer.persistence import load, log_hash, manifest, save
 
 NUMERIC: dict[str, Callable[[], Any]] = {
     "best single arm": SingleArm,

@@ -154,7 +154,7 @@ def test_the_page_says_what_is_known_of_leakage(log):
     assert "held-out" not in unchecked
     assert "On 200 held-out queries" in clean
     assert "shares no text with this one" in clean
-    assert "200 of these queries have a text that was also in training" in leaky
+    assert "200 of these queries were also in training" in leaky
     assert "its training log shares queries with this one" in leaky
     assert "held-out" not in leaky
 

@@ -21,7 +21,7 @@ from defer.estimators.routing import Routing
 from defer.exceptions import RouterInputError
 from defer.portfolios.limits import Limit
 
-__all__ = ["RouterPipeline", "make_pipeline"]
+__all__ = ["RouterPipeline", "describe", "make_pipeline"]
 
 Floats = NDArray[np.float64]
 
@@ -171,3 +171,21 @@ def make_pipeline(*steps: Any, memory: Any = None, verbose: bool = False) -> Rou
         last = type(steps[-1]).__name__ if steps else "nothing"
         raise TypeError(f"the last step must be a router (a BaseRouter), got {last}")
     return RouterPipeline(_sklearn_pipeline(*steps).steps, memory=memory, verbose=verbose)
+
+
+def describe(router: Any) -> str:
+    """Names of a router's classes: of the steps, if it is a pipeline.
+
+    Parameters
+    ----------
+    router : router or pipeline
+
+    Examples
+    --------
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> from defer.estimators import QualityRouter
+    >>> describe(make_pipeline(StandardScaler(), QualityRouter()))
+    'StandardScaler → QualityRouter'
+    """
+    steps = [step for _, step in router.steps] if hasattr(router, "steps") else [router]
+    return " → ".join(type(step).__name__ for step in steps)

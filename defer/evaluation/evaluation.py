@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from defer.estimators.base import BaseRouter
-from defer.estimators.pipeline import RouterPipeline
+from defer.estimators.pipeline import RouterPipeline, describe
 from defer.estimators.routing import Routing
 from defer.evaluation.estimate import Estimate, best_of
 from defer.evaluation.estimators import DR
@@ -27,6 +27,7 @@ from defer.evaluation.policies import column_order, policy_matrix
 from defer.evaluation.realised import is_logged_in_part, policy_terms, pseudo_outcomes
 from defer.evaluation.result import Evaluation
 from defer.exceptions import EvaluationError, LeakageWarning
+from defer.fingerprint import log_hash
 from defer.portfolios.limits import Limit
 from defer.portfolios.outcomes import OutcomeLog
 from defer.portfolios.splitting import interval_groups, shared_texts
@@ -72,7 +73,7 @@ def evaluate(
     estimator, interval, quality_model
         As for `estimate_value`.
     train : OutcomeLog, optional
-        What the router was fitted on, to check that no text stands on both sides.
+        What the router was fitted on, to check that no text stands on both sides, and to choose the baseline.
     random_state : int, default=0
 
     Returns
@@ -87,7 +88,7 @@ def evaluate(
     Warns
     -----
     LeakageWarning
-        If queries of `log` have a text that is also in `train`.
+        If queries of `log` are also in `train`: equal texts, or, where queries are not texts, the very same log.
     SupportWarning
         If a bandit log hardly covers the policy.
 
@@ -146,12 +147,14 @@ _UNKNOWN = Interval(float("nan"), float("nan"), float("nan"))
 
 def _leaked(train: OutcomeLog, log: OutcomeLog) -> int | None:
     shared = shared_texts(train, None, log, None)
+    if shared is None and log_hash(train) == log_hash(log):
+        shared = len(log), 0
     if shared is None:
         return None
     count, first = shared
     if count:
         warnings.warn(
-            f"{count} of {len(log)} queries of the log have a text that is also in the training log, the first is row "
+            f"{count} of {len(log)} queries of the log are also in the training log, the first is row "
             f"{first}: their outcomes were seen in training, and the evaluation flatters the router",
             LeakageWarning,
             stacklevel=3,
@@ -192,8 +195,7 @@ def _read(router_or_routing: Any, log: OutcomeLog, limit: Limit | None, seed: in
 
 
 def _facts(router: Any) -> dict[str, Any]:
-    steps = [step for _, step in router.steps] if isinstance(router, RouterPipeline) else [router]
-    last = steps[-1]
+    last = router.steps[-1][1] if isinstance(router, RouterPipeline) else router
     check_is_fitted(last)
     point = getattr(last, "operating_point_", None)
     configuration = {"router": router.__repr__(N_CHAR_MAX=4000)}
@@ -202,7 +204,7 @@ def _facts(router: Any) -> dict[str, Any]:
     weighting = last.weighting_
     configuration["training outcomes"] = "observed in full" if weighting == "none" else f"observed in part, {weighting}"
     return {
-        "router": " → ".join(type(step).__name__ for step in steps),
+        "router": describe(router),
         "has_cost": bool(router.has_cost_),
         "configuration": configuration,
     }

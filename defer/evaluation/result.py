@@ -70,7 +70,8 @@ class Evaluation:
     call : str
         The call of `evaluate` that gives this, for the report.
     n_leaked : int or None
-        Queries whose text is also in the training log; None where no training log was given or there are no texts.
+        Queries that are also in the training log; None where that is not known: no training log was given, or queries are
+        not texts and it is another log.
     quality_model : object
         What `evaluate` was given.
     tables : dict of str to array of shape (n, m)

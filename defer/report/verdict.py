@@ -63,7 +63,7 @@ def verdict(evaluation: Evaluation) -> list[str]:
             )
     if evaluation.n_leaked:
         sentences.append(
-            f"Caution: {evaluation.n_leaked:,} of these queries have a text that was also in training; the numbers flatter the router."
+            f"Caution: {evaluation.n_leaked:,} of these queries were also in training; the numbers flatter the router."
         )
     sentences += [f"Caution: {note}." for note in estimate.warnings]
     return sentences

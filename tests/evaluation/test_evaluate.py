@@ -236,7 +236,7 @@ def test_texts_that_were_in_training_are_counted(full_log):
     router = SingleArm().fit(train.X, train.quality)
     with pytest.warns(
         LeakageWarning,
-        match="10 of 60 queries of the log have a text that is also in the training log, the first is row 0",
+        match="10 of 60 queries of the log are also in the training log, the first is row 0",
     ):
         evaluation = evaluate(router, test, train=train)
     assert evaluation.n_leaked == 10

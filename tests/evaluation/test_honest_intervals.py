@@ -14,7 +14,7 @@ from defer import Budget, OutcomeLog, evaluate
 from defer.estimators import QualityRouter, RandomMixture, SingleArm, TunedRouter
 from defer.evaluation import DM, calibration, estimate_value
 from defer.evaluation.resampling import bootstrap_interval
-from defer.exceptions import EvaluationError
+from defer.exceptions import EvaluationError, LeakageWarning
 
 ignore_support = pytest.mark.filterwarnings("ignore:support is poor:defer.exceptions.SupportWarning")
 
@@ -174,6 +174,12 @@ def test_a_baseline_chosen_in_hindsight_is_called_so(full_log):
     assert informed.n_leaked is None  # numbers cannot be told apart from other queries
 
 
+def test_the_training_log_itself_is_recognised_where_queries_are_numbers(full_log):
+    router = QualityRouter().fit(full_log.X, full_log.quality, cost=full_log.cost)
+    with pytest.warns(LeakageWarning, match="200 of 200 queries of the log are also in the training log"):
+        assert evaluate(router, full_log, train=full_log).n_leaked == 200
+
+
 def test_the_default_baseline_is_the_cheaper_of_equally_good_arms():
     log = OutcomeLog.from_arrays(
         None, np.tile([1.0, 1.0, 0.0], (40, 1)), arms=["dear", "cheap", "bad"], cost=np.tile([5.0, 1.0, 0.0], (40, 1))
@@ -215,7 +221,12 @@ def test_the_call_names_what_was_asked(full_log):
     router = SingleArm().fit(full_log.X, full_log.quality, cost=full_log.cost)
     assert evaluate(router, full_log).call == "evaluate(router, log)"
     call = evaluate(
-        router, full_log, limit=Budget(mean_cost=0.03), baseline="small", interval="student", train=full_log
+        router,
+        full_log,
+        limit=Budget(mean_cost=0.03),
+        baseline="small",
+        interval="student",
+        train=full_log.select(rows=slice(0, 100)),
     ).call
     assert (
         call == "evaluate(router, log, limit=Budget(mean_cost=0.03), baseline='small', interval='student', train=train)"
