@@ -82,8 +82,8 @@ def audit(log: OutcomeLog) -> Audit:
 
     Examples
     --------
-    >>> audit(OutcomeLog.from_arrays(["a", "a"], [[1.0, 0.0], [0.0, 1.0]])).findings[0].text[:30]
-    '1 of 2 texts repeat an earlier'
+    >>> audit(OutcomeLog.from_arrays(["a", "a"], [[1.0, 0.0], [0.0, 1.0]])).findings[0].text
+    'independent queries: 1, too few for an interval to be relied on'
     """
     summary, found = log.summary(), []
     drawn = np.asarray(log.action) >= 0
@@ -93,7 +93,7 @@ def audit(log: OutcomeLog) -> Audit:
         found.append(
             Finding(
                 "caution",
-                f"there are only {summary.n_clusters} independent queries: too few for an interval to be relied on",
+                f"independent queries: {summary.n_clusters}, too few for an interval to be relied on",
             )
         )
     if summary.n_repeated_texts:

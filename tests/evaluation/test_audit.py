@@ -34,6 +34,11 @@ def test_a_full_log_with_costs_has_no_finding():
         (full(), "note", "the log has no costs: budgets and frontiers need them"),
         (full().select(arms=["small"]), "problem", "there is only one arm: nothing to choose"),
         (
+            full(cost=np.ones((200, 2))).select(rows=slice(0, 29)),
+            "caution",
+            "independent queries: 29, too few for an interval to be relied on",
+        ),
+        (
             replace(full(), X=["a", "b"] * 100),
             "caution",
             "198 of 200 texts repeat an earlier one; split by cluster or text, not at random",
