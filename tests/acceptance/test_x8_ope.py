@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from defer import OutcomeLog
+from defer import OutcomeLog, evaluate
 from defer.evaluation import (
     DM,
     DR,
@@ -29,6 +29,7 @@ from defer.evaluation.estimators import Rounds
 from defer.evaluation.intervals import bernstein_radius, hoeffding_radius, interval_of
 from defer.evaluation.moments import Moments
 from defer.exceptions import SupportWarning
+from defer.report import render_report
 
 # --- six rounds ------------------------------------------------------------------------------------------------------
 
@@ -338,6 +339,10 @@ def test_open_bandit_support_is_called_poor(shared_data):
     ):
         estimate = estimate_value(uniform_policy(log), log, estimator="ips")
     assert any("support is poor" in note for note in estimate.warnings)
+    with pytest.warns(SupportWarning, match="support is poor"):
+        page = render_report(evaluate(uniform_policy(log), log, estimator="ips"))
+    assert "Caution: support is poor: the log&#39;s 10000 rows weigh as much as 340" in page
+    assert "<strong>caution</strong>: support is poor" in page
 
 
 def test_open_bandit_intervals_hold_the_rate_that_the_other_log_realised(shared_data):
