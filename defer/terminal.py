@@ -115,10 +115,13 @@ def steps(*, quiet: bool = False) -> Iterator[Any]:
     callable
         Takes the name of the next step.
     """
+    if quiet or not _err.is_terminal:
+        # Even a disabled progress line would leave an empty one behind.
+        yield lambda name: None
+        return
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    shown = _err.is_terminal and not quiet
     # Standard output is the result: rich must not carry it over to the progress line.
-    with Progress(*columns, console=_err, transient=True, disable=not shown, redirect_stdout=False) as progress:
+    with Progress(*columns, console=_err, transient=True, redirect_stdout=False) as progress:
         task = progress.add_task("start", total=None)
         yield lambda name: progress.update(task, description=name)
 

@@ -44,7 +44,7 @@ class ArmMatrix(np.ndarray):
 
     def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
         plain = np.asarray(array)
-        return plain[()] if return_scalar else plain
+        return plain[()] if return_scalar or plain.ndim == 0 else plain
 
     def __getitem__(self, key: Any) -> Any:
         part = super().__getitem__(key)
