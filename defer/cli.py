@@ -96,8 +96,8 @@ def demo(
         sound = audit(log).is_sound
         train, test = log.split(test_size=0.3, seed=0)
         summary = train.summary()
-        budget = Budget(mean_cost=float(summary.cost[summary.arms.index(summary.best_arm)]) / 2)
-        step("fit the router and tune it to half the cost of the best single arm")
+        budget = Budget(mean_cost=float(summary.cost[summary.arms.index(summary.best_arm)]) / 4)
+        step("fit the router and tune it to a quarter of the cost of the best single arm")
         tuned = TunedRouter(router(embeddings=False), limit=budget).fit(train.X, train.quality, cost=train.cost)
         step("evaluate on held-out queries")
         evaluation = evaluate(tuned, test, train=train)

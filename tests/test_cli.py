@@ -608,10 +608,11 @@ def test_demo_runs_the_main_job(tmp_path: Path, run: Run) -> None:
     assert policy.predict(["3+4="]).shape == (1,)
     train, test = defer.datasets.load_tiny().split(test_size=0.3, seed=0)
     assert document["training_log"] == log_hash(train)
-    half = Budget(
-        mean_cost=float(np.asarray(train.cost).mean(axis=0)[np.asarray(train.quality).mean(axis=0).argmax()]) / 2
+    quarter = Budget(
+        mean_cost=float(np.asarray(train.cost).mean(axis=0)[np.asarray(train.quality).mean(axis=0).argmax()]) / 4
     )
-    tuned = TunedRouter(defer.router(embeddings=False), limit=half).fit(train.X, train.quality, cost=train.cost)
+    tuned = TunedRouter(defer.router(embeddings=False), limit=quarter).fit(train.X, train.quality, cost=train.cost)
+    assert tuned.operating_point_.price > 0  # the budget binds
     assert document["operating_point"]["mean_quality"] == pytest.approx(tuned.operating_point_.mean_quality, rel=1e-9)
     expected = defer.evaluate(policy, test).estimate
     assert document["metrics"] == pytest.approx(
