@@ -256,6 +256,10 @@ def as_matrix(
 
 
 def _frame(frame: Any) -> nw.DataFrame[Any]:
+    if hasattr(frame, "collect") and hasattr(frame, "collect_schema"):
+        raise OutcomeLogError(
+            f"a lazy {type(frame).__name__} has no values yet: collect it first, as in frame.collect()"
+        )
     columns = [str(name) for name in getattr(frame, "columns", ())]
     if isinstance(getattr(frame, "column_names", None), list):
         columns = frame.column_names

@@ -402,3 +402,12 @@ def test_decisions_without_propensities_are_read_with_a_warning():
     with pytest.warns(MissingPropensityWarning, match="2 logged arms come without propensities"):
         log = OutcomeLog.from_wide(frame)
     assert (log.action.tolist(), log.propensity) == ([0, 1], None)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_lazy_frame_is_to_be_collected():
+    lazy = pl.LazyFrame({"score:a": [1.0, 0.0], "score:b": [0.0, 1.0]})
+    for read in (OutcomeLog.from_wide, OutcomeLog.from_long):
+        with pytest.raises(OutcomeLogError, match=r"a lazy LazyFrame has no values yet: collect it first"):
+            read(lazy)
+    assert len(OutcomeLog.from_wide(lazy.collect())) == 2
