@@ -24,13 +24,13 @@ from defer.evaluation.intervals import FINITE_SAMPLE, Interval, mean_interval
 from defer.evaluation.ope import check_options, largest_weight, value_under, warn_of_support
 from defer.evaluation.outcome_model import OutcomeModels
 from defer.evaluation.policies import column_order, policy_matrix
-from defer.evaluation.realised import is_logged_in_part, policy_terms, pseudo_outcomes
+from defer.evaluation.realised import is_logged_in_part, logged_outcome, policy_terms, pseudo_outcomes
 from defer.evaluation.result import Evaluation
 from defer.exceptions import EvaluationError, LeakageWarning
 from defer.fingerprint import log_hash
 from defer.portfolios.limits import Limit
 from defer.portfolios.outcomes import OutcomeLog
-from defer.portfolios.splitting import interval_groups, shared_texts
+from defer.portfolios.splitting import shared_texts
 
 __all__ = ["OBSERVERS", "evaluate"]
 
@@ -217,9 +217,10 @@ def _baseline(
     is_hindsight = False
     if baseline is None and log.is_bandit and is_logged_in_part(log):
         return None, "the logging policy", False
-    if baseline is None and train is not None and not is_logged_in_part(train) and train.summary().best_arm in log.arms:
-        baseline = train.summary().best_arm
-    elif baseline is None:
+    if baseline is None and train is not None and not is_logged_in_part(train):
+        best = train.summary().best_arm
+        baseline = best if best in log.arms else None
+    if baseline is None:
         baseline, is_hindsight = best_of(singles) or log.summary().best_arm, len(log.arms) > 1
     if isinstance(baseline, str):
         if baseline not in log.arms:
@@ -252,8 +253,7 @@ def _difference(
 ) -> Interval:  # fmt: skip
     """Paired difference of two policies in one outcome, on bandit logs of their DR terms."""
     if reference is None:
-        observed = np.asarray(getattr(log, name))[np.arange(len(log)), log.action]
-        terms = policy_terms(policy, table) - observed
+        terms = policy_terms(policy, table) - logged_outcome(log, name)[0]
     else:
         terms = policy_terms(policy - reference, table)
     if refused:
@@ -262,7 +262,7 @@ def _difference(
     if interval in FINITE_SAMPLE:
         span = _difference_span([policy] if reference is None else [policy, reference], log, models, name)
     return mean_interval(
-        terms, interval_groups(log), options["level"], interval=interval, span=span, random_state=options["random_state"]
+        terms, models.groups, options["level"], interval=interval, span=span, random_state=options["random_state"]
     )  # fmt: skip
 
 

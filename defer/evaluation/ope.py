@@ -19,11 +19,10 @@ from defer.evaluation.intervals import FINITE_SAMPLE, INTERVALS, default_interva
 from defer.evaluation.moments import Moments, WeightMoments
 from defer.evaluation.outcome_model import OutcomeModels
 from defer.evaluation.policies import policy_matrix
-from defer.evaluation.realised import is_logged_in_part
+from defer.evaluation.realised import check_decided, is_logged_in_part, logged_outcome
 from defer.evaluation.running import BIAS_NOTE, LEAST_SAMPLE_SIZE, RunningValue, poor_support
 from defer.exceptions import EvaluationError, SupportWarning
 from defer.portfolios.outcomes import OutcomeLog
-from defer.portfolios.splitting import interval_groups
 
 __all__ = [
     "check_options",
@@ -154,7 +153,7 @@ def value_under(
 ) -> Estimate:
     """`estimate_value` of a checked policy (n, m), with outcome models that are at hand, and without warnings."""
     if not is_logged_in_part(log) and estimator in ("auto", "full"):
-        return _full_information(policy, log, quality_range, interval, level, n_bootstrap, random_state)
+        return _full_information(policy, log, models.groups, quality_range, interval, level, n_bootstrap, random_state)
     if not log.has_decisions:
         raise EvaluationError("this log has full information: the value is a plain mean, leave estimator='auto'")
     used = _Logged(policy, log, estimator, max_weight)
@@ -167,10 +166,10 @@ def value_under(
 
 
 def _full_information(
-    policy: Floats, log: OutcomeLog, quality_range: tuple[float, float] | None, interval: str, level: float,
-    n_bootstrap: int, seed: int,
+    policy: Floats, log: OutcomeLog, groups: NDArray[np.intp] | None, quality_range: tuple[float, float] | None,
+    interval: str, level: float, n_bootstrap: int, seed: int,
 ) -> Estimate:  # fmt: skip
-    estimates, cluster = [], interval_groups(log)
+    estimates = []
     for name in ("quality", "cost", "latency"):
         table = getattr(log, name)
         if table is None:
@@ -187,7 +186,7 @@ def _full_information(
             continue
         realised = np.einsum("ij,ij->i", policy, np.where(needed, values, 0.0))
         moments = Moments(1, n_bootstrap if interval == "bootstrap" else 0, seed)
-        moments.update(realised[:, None], cluster)
+        moments.update(realised[:, None], groups)
         kind, independent = default_interval(moments) if interval == "auto" else interval, independent_rows(moments)
         possible = (quality_range or (0.0, 1.0)) if name == "quality" else (0.0, 0.0)
         span = float(max(np.nanmax(values), possible[1]) - min(np.nanmin(values), possible[0]))
@@ -209,14 +208,10 @@ class _Logged:
         self, policy: Floats, log: OutcomeLog, estimator: str | ValueEstimator, max_weight: float | None
     ) -> None:
         self.policy, self.log, self.action = policy, log, np.asarray(log.action)
-        free = np.flatnonzero(self.action < 0)
-        if len(free):
-            raise EvaluationError(
-                f"{len(free)} of {len(log)} rows have no logged arm, the first is row {free[0]}; select the others"
-            )
+        check_decided(log)
         self.kind: ValueEstimator = DR() if estimator == "auto" else as_estimator(estimator)
         self.is_tuned = isinstance(estimator, str) and estimator in ("switch", "dros")
-        self.rows, self.cluster = np.arange(len(log)), interval_groups(log)
+        self.rows = np.arange(len(log))
         chosen = policy[self.rows, self.action]
         self.weight = chosen if log.propensity is None else chosen / log.propensity
         if log.propensity is None and self.kind.name not in ("dm", "rm"):
@@ -238,12 +233,10 @@ class _Logged:
         self, name: str, models: OutcomeModels, interval: str, level: float,
         quality_range: tuple[float, float] | None, n_bootstrap: int, seed: int,
     ) -> Estimate:  # fmt: skip
-        kind, outcome = self.kind, np.asarray(getattr(self.log, name))[self.rows, self.action]
-        missing = np.flatnonzero(np.isnan(outcome))
-        if len(missing):
-            n, ess, largest = len(self.log), self.weights.effective_sample_size, self.weights.largest
-            reason = f"{name} of the logged arm is missing in {len(missing)} of {n} rows, the first is row {missing[0]}"
-            return _unobserved(name, reason, n, ess, largest, kind.name, level)
+        kind, (outcome, gap) = self.kind, logged_outcome(self.log, name)
+        if gap:
+            ess, largest = self.weights.effective_sample_size, self.weights.largest
+            return _unobserved(name, gap, len(self.log), ess, largest, kind.name, level)
         predicted = expected = None
         if kind.name in _MODELLED:
             model = models[name]
@@ -251,7 +244,7 @@ class _Logged:
             if self.is_tuned:
                 kind = tune_parameter(kind, Rounds(self.weight, outcome, predicted, expected))
         value = RunningValue(kind, n_bootstrap=n_bootstrap if interval == "bootstrap" else 0, seed=seed, outcome=name)
-        value.update(self.weight, outcome, predicted=predicted, expected=expected, cluster=self.cluster)
+        value.update(self.weight, outcome, predicted=predicted, expected=expected, cluster=models.groups)
         return value.result(
             interval=interval, level=level, outcome_range=quality_range if name == "quality" else None,
             max_weight=self.max_weight, refuse=self.refuse, notes=self._notes(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from defer.estimators.queries import is_numeric_input
 from defer.exceptions import EvaluationError
 from defer.portfolios.arm_matrix import ArmMatrix
 from defer.portfolios.outcomes import OutcomeLog, take_rows
-from defer.portfolios.splitting import query_groups
+from defer.portfolios.splitting import interval_groups, query_groups
 
 __all__ = ["OutcomeModels", "cross_fitted", "folds"]
 
@@ -24,7 +25,7 @@ Floats = NDArray[np.float64]
 
 
 class OutcomeModels:
-    """Cross-fitted tables (n, m) of the outcomes of a log, each worked out when it is first asked for.
+    """Cross-fitted tables (n, m) of the outcomes of a log, and its groups, each worked out when it is first asked for.
 
     They do not depend on the policy, so that one object serves all policies that are valued on the log.
 
@@ -45,6 +46,11 @@ class OutcomeModels:
     def __init__(self, log: OutcomeLog, quality_model: Any = None, *, n_splits: int = 5) -> None:
         self.log, self.quality_model, self.n_splits = log, quality_model, n_splits
         self._tables: dict[str, Floats] = {}
+
+    @cached_property
+    def groups(self) -> NDArray[np.intp] | None:
+        """Groups of rows that are not independent, for intervals; None where all are."""
+        return interval_groups(self.log)
 
     def __getitem__(self, name: str) -> Floats:
         if name not in self._tables:

@@ -16,7 +16,7 @@ from defer.evaluation.outcome_model import OutcomeModels
 from defer.exceptions import EvaluationError
 from defer.portfolios.outcomes import OutcomeLog
 
-__all__ = ["is_logged_in_part", "outcome_table", "policy_terms", "pseudo_outcomes"]
+__all__ = ["check_decided", "is_logged_in_part", "logged_outcome", "outcome_table", "policy_terms", "pseudo_outcomes"]
 
 Floats = NDArray[np.float64]
 
@@ -65,21 +65,35 @@ def pseudo_outcomes(log: OutcomeLog, name: str, models: OutcomeModels) -> Floats
         return np.asarray(values)
     if log.propensity is None:
         raise EvaluationError(f"the log has no propensities ({len(log)} rows)")
-    rows, action = np.arange(len(log)), np.asarray(log.action)
-    free = np.flatnonzero(action < 0)
+    check_decided(log)
+    outcome, gap = logged_outcome(log, name)
+    if gap:
+        raise EvaluationError(gap)
+    rows, action = np.arange(len(log)), log.action
+    table = np.array(models[name])
+    table[rows, action] += (outcome - table[rows, action]) / log.propensity
+    return table
+
+
+def check_decided(log: OutcomeLog) -> None:
+    """Raise EvaluationError if a row has no logged arm."""
+    free = np.flatnonzero(np.asarray(log.action) < 0)
     if len(free):
         raise EvaluationError(
             f"{len(free)} of {len(log)} rows have no logged arm, the first is row {free[0]}; select the others"
         )
-    outcome = np.asarray(values)[rows, action]
+
+
+def logged_outcome(log: OutcomeLog, name: str) -> tuple[Floats, str]:
+    """Outcome of the logged arm of every row, and what is missing of it, or an empty string."""
+    outcome = np.asarray(getattr(log, name))[np.arange(len(log)), log.action]
     missing = np.flatnonzero(np.isnan(outcome))
-    if len(missing):
-        raise EvaluationError(
-            f"{name} of the logged arm is missing in {len(missing)} of {len(log)} rows, the first is row {missing[0]}"
-        )
-    table = np.array(models[name])
-    table[rows, action] += (outcome - table[rows, action]) / log.propensity
-    return table
+    if not len(missing):
+        return outcome, ""
+    return (
+        outcome,
+        f"{name} of the logged arm is missing in {len(missing)} of {len(log)} rows, the first is row {missing[0]}",
+    )
 
 
 def policy_terms(policy: Floats, table: Floats) -> Floats:

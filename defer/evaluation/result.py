@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from scipy.stats import norm as normal_distribution
 
 from defer.evaluation.calibration import Calibration, calibration
+from defer.evaluation.domains import domain_table
 from defer.evaluation.estimate import Estimate
 from defer.evaluation.frontier import Frontier, Resweep, aiq, area_over_zero, oracle, sweep, upper_hull
 from defer.evaluation.intervals import Interval, mean_interval
-from defer.evaluation.realised import is_logged_in_part, outcome_table
+from defer.evaluation.realised import is_logged_in_part, logged_outcome, outcome_table
 from defer.evaluation.resampling import bootstrap_interval
 from defer.evaluation.running import LEAST_SAMPLE_SIZE
 from defer.evaluation.two_arm import apgr, apgr_ten_points, cpt, strong_share_curve
@@ -119,8 +120,7 @@ class Evaluation:
 
     def logged(self, name: str) -> Interval:
         """Mean of what was observed under the logging policy of a bandit log."""
-        observed = np.asarray(getattr(self.log, name))[np.arange(len(self.log)), self.log.action]
-        return mean_interval(observed, self.groups, self.level)
+        return mean_interval(logged_outcome(self.log, name)[0], self.groups, self.level)
 
     @property
     def load(self) -> dict[str, float]:
@@ -280,8 +280,6 @@ class Evaluation:
         EvaluationError
             If the log has no domain column.
         """
-        from defer.evaluation.domains import domain_table
-
         return domain_table(self)
 
     def plot_frontier(self, ax: Axes | None = None) -> Axes:

@@ -89,7 +89,7 @@ def render_report(evaluation: Evaluation) -> str:
         more_domains=max(0, len(summary.domains) - _MOST_DOMAINS),
         area=evaluation.area_over_zero() if evaluation.has_frontier else None,
         metrics=_metrics(evaluation),
-        figures=_figures(evaluation),
+        figures=_figures(evaluation, len(summary.domains)),
         versions={
             "defer": __version__,
             **{name: version(name) for name in ("numpy", "scipy", "scikit-learn")},
@@ -137,7 +137,7 @@ def _metrics(evaluation: Evaluation) -> list[tuple[str, str]]:
     return rows
 
 
-def _figures(evaluation: Evaluation) -> list[dict[str, str]]:
+def _figures(evaluation: Evaluation, n_domains: int) -> list[dict[str, str]]:
     wanted: list[tuple[str, str, Callable[[], Axes]]] = []
     if evaluation.has_frontier:
         wanted.append(
@@ -148,7 +148,7 @@ def _figures(evaluation: Evaluation) -> list[dict[str, str]]:
             )
         )
     wanted.append(("Load", "Share of the queries that each arm takes.", evaluation.plot_load))
-    if evaluation.log.domain is not None and 1 < len(evaluation.log.summary().domains) <= _MOST_DOMAINS:
+    if evaluation.log.domain is not None and 1 < n_domains <= _MOST_DOMAINS:
         wanted.append(
             ("Domains", "Quality by domain with intervals, beside the best single arm.", evaluation.plot_domains)
         )
