@@ -5,6 +5,8 @@
     DeferError
     ├── OutcomeLogError (ValueError)       a log that cannot be read as stated
     ├── PortfolioError (ValueError)        arms or prices that do not fit together
+    ├── LossInputError (ValueError)        wrong input to a loss: shapes, labels, weights
+    │   └── CostRangeError                 costs outside the range in which a surrogate is a loss
     ├── RouterInputError (ValueError)      wrong input to a router: shapes, arms, costs, propensities
     ├── InfeasibleLimitError (ValueError)  no routing satisfies the limit; says what the nearest feasible one is
     ├── EvaluationError (ValueError)       a policy and a log that cannot be evaluated together
@@ -14,6 +16,7 @@
     DeferWarning (UserWarning)
     ├── SupportWarning      the logging policy hardly ever took what the target policy would take
     ├── LeakageWarning      the same text stands in training and test data
+    ├── DegenerateExpertWarning  an expert that is always or never right leaves nothing to learn
     ├── MissingPropensityWarning  a bandit log without propensities is read as missing at random
     └── FallbackWarning     a default could not do what was asked and says what it did instead
 """
@@ -21,12 +24,15 @@
 from __future__ import annotations
 
 __all__ = [
+    "CostRangeError",
     "DeferError",
     "DeferWarning",
+    "DegenerateExpertWarning",
     "EvaluationError",
     "FallbackWarning",
     "InfeasibleLimitError",
     "LeakageWarning",
+    "LossInputError",
     "MissingExtraError",
     "MissingPropensityWarning",
     "OutcomeLogError",
@@ -47,6 +53,14 @@ class OutcomeLogError(DeferError, ValueError):
 
 class PortfolioError(DeferError, ValueError):
     """Arms or prices that do not fit together."""
+
+
+class LossInputError(DeferError, ValueError):
+    """Wrong input to a loss."""
+
+
+class CostRangeError(LossInputError):
+    """Costs outside the range in which a surrogate is a loss: a negative weight makes it unbounded below."""
 
 
 class RouterInputError(DeferError, ValueError):
@@ -110,6 +124,10 @@ class SupportWarning(DeferWarning):
 
 class LeakageWarning(DeferWarning):
     """The same text stands in training and test data."""
+
+
+class DegenerateExpertWarning(DeferWarning):
+    """An expert that is always or never right leaves nothing to learn about when to ask it."""
 
 
 class MissingPropensityWarning(DeferWarning):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABCMeta, abstractmethod
+from collections.abc import Callable
 from numbers import Real
 from typing import Any, Self
 
@@ -111,20 +112,26 @@ class BaseRouter(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):  # type: ig
         """
         X = self._check_queries(X, reset=True)
         outcomes = read_outcomes(y, n=n_queries(X), cost=cost, propensity=propensity, sample_weight=sample_weight)
+        return self._fit_outcomes(X, outcomes)
+
+    def _fit_outcomes(
+        self, X: Any, outcomes: Outcomes, *, learn: Callable[[Any, Outcomes], None] | None = None
+    ) -> Self:
+        """Learn from checked queries and outcomes, by `_fit` or as told, and leave no half-fitted router behind."""
         check_cost_weight(self)
         if outcomes.weighting == "missing at random" and (np.isfinite(outcomes.quality).sum(axis=1) <= 1).all():
             warnings.warn(
                 "y is a bandit log (at most one observed arm in every row) without propensity: outcomes are read as "
                 "missing at random; pass propensity= if the arm depended on the query",
                 MissingPropensityWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
         self.arms_ = outcomes.arms
         self.has_cost_ = outcomes.cost is not None
         self.weighting_ = outcomes.weighting
         self.mean_cost_ = column_means(outcomes.cost, outcomes.weight, len(self.arms_))
         try:
-            self._fit(X, outcomes)
+            (learn or self._fit)(X, outcomes)
         except BaseException:
             del self.arms_  # half of an old and half of a new fit must not pass for a fitted router
             raise

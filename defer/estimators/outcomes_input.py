@@ -32,6 +32,9 @@ class Outcomes:
         Sample weights alone.
     propensity : array of shape (n,) or None
         1 in the rows observed in full or not at all; None where no row is weighted by it.
+    cell_propensity : array of shape (n, m) or None
+        Probability with which each outcome by itself was observed, where the outcomes of a row come one by one, as the
+        answers of experts do.  Then `weight` holds sample weights alone.
     """
 
     arms: NDArray[np.generic]
@@ -41,6 +44,7 @@ class Outcomes:
     weighting: str
     sample_weight: NDArray[np.float64] | None
     propensity: NDArray[np.float64] | None = None
+    cell_propensity: NDArray[np.float64] | None = None
 
 
 def read_outcomes(

@@ -43,19 +43,26 @@ class RouterPipeline(Pipeline):  # type: ignore[misc]
         X: Any,
         y: ArrayLike,
         *,
+        experts: Any = None,
         cost: ArrayLike | None = None,
         propensity: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
         groups: ArrayLike | None = None,
         **params: Any,
     ) -> Self:
-        """Fit transformers and router; see `BaseRouter.fit`.
+        """Fit transformers and router; see `BaseRouter.fit`, and `TwoStageDeferral.fit` for the answers of `experts`.
 
         Outcomes and `groups` go to the router.  A router that cross-validates, such as `TunedRouter`, gets equal texts as
         groups where none are given: behind the transformers it would not see them.  Other parameters as for
         `sklearn.pipeline.Pipeline.fit`.
         """
-        given = {"cost": cost, "propensity": propensity, "sample_weight": sample_weight, "groups": groups}
+        given = {
+            "experts": experts,
+            "cost": cost,
+            "propensity": propensity,
+            "sample_weight": sample_weight,
+            "groups": groups,
+        }
         name, router = self.steps[-1]
         last = router
         while isinstance(last, RouterPipeline):
@@ -68,9 +75,11 @@ class RouterPipeline(Pipeline):  # type: ignore[misc]
             given = {f"{name}__{key}": value for key, value in given.items()}
         return super().fit(X, y, **params, **given)
 
-    def predict(self, X: Any) -> NDArray[np.generic]:
-        """Names of the arms taken, shape (n,)."""
-        return self._final_estimator.predict(self._transform(X))
+    def predict(self, X: Any, experts: Any = None, *, routing: Routing | None = None) -> NDArray[np.generic]:
+        """Names of the arms taken, shape (n,); the system's answers, if its last step defers and `experts` is given."""
+        if experts is None:
+            return self._final_estimator.predict(self._transform(X))
+        return self._final_estimator.predict(self._transform(X), experts, routing=routing)
 
     def decision_function(self, X: Any) -> Floats:
         """Predicted utility in scikit-learn's convention; see `BaseRouter.decision_function`."""

@@ -26,11 +26,20 @@ class RouterCase:
         A grid to search, for GridSearchCV.
     follows_limits : bool
         Whether a batch limit is met by mixing arms; a single arm cannot.
+    own_first : bool
+        Whether the first arm is treated apart, as the system's own prediction; else arms may be permuted.
+    unit_quality : bool
+        Whether quality must lie in [0, 1].
+    rounding : float
+        How far an iterative solver may end from the exact solution.
     """
 
     router: Any
     grid: dict[str, list[Any]] = field(default_factory=dict)
     follows_limits: bool = True
+    own_first: bool = False
+    unit_quality: bool = False
+    rounding: float = 1e-9
 
     def make(self) -> Any:
         return clone(self.router)

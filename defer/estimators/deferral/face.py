@@ -1,0 +1,271 @@
+"""What every deferral estimator has beside the router contract: expert answers in `fit`, and the face of a classifier.
+
+A deferral system answers a query itself or hands it to an expert.  As a router its first arm is its own prediction and
+its other arms are the experts; as a classifier it gives the answer of whichever of them is taken.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils.validation import check_is_fitted
+
+from defer.estimators.base import BaseRouter
+from defer.estimators.deferral.answers import ExpertAnswers, is_asked, read_answers, read_expert_table
+from defer.estimators.deferral.expert_outcomes import cost_table, expert_outcomes, propensity_table
+from defer.estimators.outcomes_input import Outcomes
+from defer.estimators.queries import n_queries
+from defer.estimators.routing import Routing
+from defer.estimators.scoring import realised_utility
+from defer.exceptions import RouterInputError
+from defer.portfolios.arm_matrix import ArmMatrix
+from defer.portfolios.limits import Limit
+from defer.portfolios.outcomes import OutcomeLog
+
+__all__ = ["BaseDeferral"]
+
+
+class BaseDeferral(BaseRouter):
+    """Base of the deferral estimators: `fit` takes the answers of experts, and there is a system's answer.
+
+    Attributes
+    ----------
+    arms_ : array of shape (1 + J,)
+        ``"own"`` and the names of the experts; without `experts` in `fit`, the arms of the table of quality, the first of
+        which counts as own.
+    expert_ : array of shape (J,)
+        Names of the experts.
+    label_classes_ : array of shape (K,)
+        Labels of `y`; only there if `fit` was given `experts`.
+    """
+
+    __metadata_request__fit = {  # noqa: RUF012
+        "experts": True, "cost": True, "propensity": True, "sample_weight": True,
+    }  # fmt: skip
+
+    __metadata_request__score = {  # noqa: RUF012
+        "experts": True, "cost": True, "propensity": True, "sample_weight": True,
+    }  # fmt: skip
+
+    label_classes_: NDArray[np.generic]
+
+    def fit(
+        self,
+        X: Any,
+        y: ArrayLike,
+        *,
+        experts: Any = None,
+        cost: ArrayLike | None = None,
+        propensity: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
+        """Fit on true labels and the answers of experts, or on a table of outcomes.
+
+        Parameters
+        ----------
+        X : array, sparse matrix, frame or list of str, n rows
+            Queries.
+        y : array of shape (n,), or table of shape (n, m)
+            True labels, if `experts` is given.  Without it as for `BaseRouter.fit`: quality of every arm, NaN where it was
+            not observed, or labels of the arm that should be taken.
+        experts : array of shape (n,) or (n, J), or frame with one column per expert, optional
+            Answers of the experts, of the kind of `y`; NaN or None where an expert was not asked.
+        cost : array or frame of shape (n, 1 + J) or (n, J), optional
+            US dollars per query for the own answer and the experts, or for the experts alone: then the own answer is free.
+        propensity : array of shape (n,) or (n, J), optional
+            Probability with which an expert was asked; read where it was.  Its answers are weighted by the inverse.
+            Without it, gaps are read as missing at random: whether an expert was asked has nothing to do with what it
+            would have answered.  Without `experts` as for `BaseRouter.fit`.
+        sample_weight : array of shape (n,), optional
+            A weight of k is worth k equal rows.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        RouterInputError
+            On shapes that do not match, one class in `y`, an expert without any answer, answers of another type than `y`,
+            negative costs, or propensities outside (0, 1].
+
+        Warns
+        -----
+        DegenerateExpertWarning
+            If an expert is right in all, or in none, of its answers.
+        """
+        for name in ("label_classes_", "arms_"):
+            if hasattr(self, name):
+                delattr(self, name)
+        if experts is None:
+            return super().fit(X, y, cost=cost, propensity=propensity, sample_weight=sample_weight)
+        X = self._check_queries(X, reset=True)
+        answers = read_answers(y, experts, n=n_queries(X))
+        outcomes = expert_outcomes(answers, cost=cost, propensity=propensity, sample_weight=sample_weight)
+        self._fit_answers(X, answers, outcomes)
+        self.label_classes_ = answers.classes
+        return self
+
+    @abstractmethod
+    def _fit_answers(self, X: Any, answers: ExpertAnswers, outcomes: Outcomes) -> None:
+        """Learn from answers; the first column of `outcomes.quality`, the own one, is 0 and for the method to fill in.
+
+        Ends in ``self._fit_outcomes(X, outcomes, learn=...)``.
+        """
+
+    @abstractmethod
+    def _predict_own(self, X: Any) -> NDArray[np.intp]:
+        """Index into `label_classes_` of the own answer, shape (n,)."""
+
+    @property
+    def expert_(self) -> NDArray[np.generic]:
+        """Names of the experts, shape (J,)."""
+        return self.arms_[1:]
+
+    def predict(self, X: Any, experts: Any = None, *, routing: Routing | None = None) -> NDArray[np.generic]:
+        """The arm that each query takes, or the answer of the system if the experts' answers are given.
+
+        Parameters
+        ----------
+        X : n queries
+        experts : array of shape (n,) or (n, J), or frame, optional
+            Answers of the experts; those of an expert who is not taken may be missing.
+        routing : Routing, optional
+            Of these queries, if they were routed under a limit; else each takes its arm of highest utility.
+
+        Returns
+        -------
+        array of shape (n,)
+            Names of the arms without `experts`; labels with it.
+
+        Raises
+        ------
+        RouterInputError
+            If the answer of an expert who is taken is missing, or the router was fitted without experts.
+        """
+        if experts is None:
+            return super().predict(X)
+        own = self.predict_own(X)
+        taken = self._index(super().predict(X)) if routing is None else routing.arm
+        if len(taken) != len(own):
+            raise RouterInputError(f"routing has {len(taken)} queries, and X {len(own)}")
+        names, answer = read_expert_table(experts, n=len(own), names=self.expert_)
+        table = np.column_stack([own.astype(object), answer])
+        system = table[np.arange(len(own)), taken]
+        gaps = np.flatnonzero(~is_asked(system))
+        if len(gaps):
+            raise RouterInputError(
+                f"experts: {len(gaps)} of {len(own)} queries go to an expert whose answer is missing, the first is row {gaps[0]} "
+                f"(expert {names[taken[gaps[0]] - 1]!r}); ask it, or route with a limit that leaves it out"
+            )
+        return np.asarray(system.tolist())
+
+    def predict_own(self, X: Any) -> NDArray[np.generic]:
+        """The own answer to every query, shape (n,), whoever takes it.
+
+        Raises
+        ------
+        RouterInputError
+            If the router was fitted without experts: it knows how good its arms are, not what they say.
+        """
+        check_is_fitted(self, "arms_")
+        if not hasattr(self, "label_classes_"):
+            raise RouterInputError(
+                f"this {type(self).__name__} was fitted without experts=, on a table of outcomes: it has no answers of its own"
+            )
+        return self.label_classes_[self._predict_own(self._check_fitted_queries(X))]
+
+    def defer_mask(self, X: Any, *, limit: Limit | None = None, random_state: Any = None) -> NDArray[np.bool_]:
+        """Which queries go to an expert, shape (n,).
+
+        Parameters
+        ----------
+        X : n queries
+        limit : Limit, optional
+            As for `BaseRouter.route`.
+        random_state : int, Generator, RandomState instance or None
+            Draws the randomised group, if the limit needs one.
+        """
+        if limit is None:
+            return self._index(super().predict(X)) != 0
+        return self.route(X, limit=limit, random_state=random_state).arm != 0
+
+    def outcome_log(
+        self, X: Any, y: ArrayLike, experts: Any, *, cost: ArrayLike | None = None, **columns: Any
+    ) -> OutcomeLog:
+        """What own and the experts did on labelled queries, as a log to evaluate this router on.
+
+        Parameters
+        ----------
+        X : n queries
+        y : array of shape (n,)
+            True labels.
+        experts : array of shape (n,) or (n, J), or frame
+            Answers; gaps stay gaps of the log.
+        cost : array or frame of shape (n, 1 + J) or (n, J), optional
+            As for `fit`.
+        **columns
+            ``domain``, ``cluster``, ``query_id`` and what else `OutcomeLog.from_arrays` takes.
+
+        Returns
+        -------
+        OutcomeLog
+            Quality 1 where the answer is the true label; the arms are those of the router.
+        """
+        quality = self._answer_quality(X, y, experts)
+        price = None if cost is None else cost_table(cost, self.expert_)
+        return OutcomeLog.from_arrays(X, quality, arms=self.arms_.tolist(), cost=price, **columns)
+
+    def score(
+        self,
+        X: Any,
+        y: ArrayLike,
+        *,
+        experts: Any = None,
+        cost: ArrayLike | None = None,
+        propensity: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> float:
+        """Mean realised utility of the arms that `predict` takes: without cost, the accuracy of the system.
+
+        Parameters
+        ----------
+        X : n queries
+        y : array of shape (n,), or table of shape (n, m)
+            True labels, if `experts` is given; else as for `BaseRouter.score`.
+        experts, cost, propensity, sample_weight
+            As for `fit`.  Where the answer of the expert taken is missing, the propensity of the answers makes the
+            value the self-normalised inverse-propensity estimate.
+        """
+        if experts is None:
+            if hasattr(self, "label_classes_") and np.ndim(y) == 1:
+                raise RouterInputError(
+                    "score: y holds labels, and this router defers: pass experts= with their answers"
+                )
+            return super().score(X, y, cost=cost, propensity=propensity, sample_weight=sample_weight)
+        quality, taken = self._answer_quality(X, y, experts), super().predict(X)
+        price = None if cost is None else ArmMatrix(cost_table(cost, self.expert_), self.arms_.tolist())
+        if propensity is not None:
+            cells = np.column_stack([np.ones(len(quality)), propensity_table(propensity, quality[:, 1:])])
+            propensity = cells[np.arange(len(cells)), self._index(taken)]
+        return realised_utility(
+            quality, taken, cost=price, propensity=propensity, sample_weight=sample_weight,
+            cost_weight=self._own_cost_weight,
+        )  # fmt: skip
+
+    def _answer_quality(self, X: Any, y: ArrayLike, experts: Any) -> ArmMatrix:
+        """1 where own or an expert gives the true label, NaN where an expert was not asked, shape (n, 1 + J)."""
+        own = self.predict_own(X)
+        _, answer = read_expert_table(experts, n=len(own), names=self.expert_)
+        label = np.asarray(y).astype(object)
+        if label.shape != (len(own),):
+            raise RouterInputError(f"y must have shape ({len(own)},), got {label.shape}")
+        right = np.where(is_asked(answer), (answer == label[:, None]).astype(float), np.nan)
+        return ArmMatrix(np.column_stack([own.astype(object) == label, right]), self.arms_.tolist())
+
+    def _index(self, names: NDArray[np.generic]) -> NDArray[np.intp]:
+        order = np.argsort(self.arms_)
+        return order[np.searchsorted(self.arms_, names, sorter=order)]
