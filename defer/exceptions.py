@@ -10,6 +10,7 @@
     ├── RouterInputError (ValueError)      wrong input to a router: shapes, arms, costs, propensities
     ├── InfeasibleLimitError (ValueError)  no routing satisfies the limit; says what the nearest feasible one is
     ├── EvaluationError (ValueError)       a policy and a log that cannot be evaluated together
+    ├── ProblemError (ValueError)          a synthetic problem that is stated wrongly
     ├── PersistenceError (ValueError)      a saved policy that is damaged, tampered with or of another version
     └── MissingExtraError (ImportError)    an optional part is not installed; names the extra
 
@@ -38,6 +39,7 @@ __all__ = [
     "OutcomeLogError",
     "PersistenceError",
     "PortfolioError",
+    "ProblemError",
     "RouterInputError",
     "SupportWarning",
 ]
@@ -85,6 +87,10 @@ class InfeasibleLimitError(DeferError, ValueError):
 
 class EvaluationError(DeferError, ValueError):
     """A policy and a log that cannot be evaluated together."""
+
+
+class ProblemError(DeferError, ValueError):
+    """A synthetic problem that is stated wrongly."""
 
 
 class PersistenceError(DeferError, ValueError):
