@@ -10,21 +10,27 @@ from numpy.typing import ArrayLike, NDArray
 from defer.estimators.outcomes_input import read_table
 from defer.exceptions import RouterInputError
 
-__all__ = ["read_confidence", "read_groups", "read_panel", "read_right"]
+__all__ = ["expert_label", "read_confidence", "read_groups", "read_panel", "read_right"]
 
 Floats = NDArray[np.float64]
 
 
 def read_confidence(
-    confidence: ArrayLike, *, experts: NDArray[np.str_] | None = None, upper: float | None = None
-) -> tuple[NDArray[np.str_], Floats]:
-    """Names of the experts and a table of confidence, finite and not negative.
+    confidence: ArrayLike,
+    *,
+    experts: NDArray[np.str_] | None = None,
+    n_experts: int | None = None,
+    upper: float | None = None,
+) -> tuple[NDArray[np.str_] | None, Floats]:
+    """Names of the experts, where there are any, and a table of confidence, finite and not negative.
 
     Parameters
     ----------
     confidence : array or frame of shape (n, J)
     experts : str array of shape (J,), optional
-        Experts that are expected; the columns of a frame are put into this order.
+        Names that are expected; the columns of a frame are put into this order.
+    n_experts : int, optional
+        Number of columns that is expected.
     upper : float, optional
         Largest value that is allowed.
 
@@ -35,34 +41,34 @@ def read_confidence(
 
     Examples
     --------
-    >>> names, table = read_confidence([[0.9, 0.5]])
-    >>> names.tolist(), table.tolist()
-    (['expert 0', 'expert 1'], [[0.9, 0.5]])
+    >>> read_confidence([[0.9, 0.5]])[1].tolist()
+    [[0.9, 0.5]]
     """
-    experts, table = _read_named(confidence, name="confidence", experts=experts)
-    top = np.inf if upper is None else upper
-    wrong = np.argwhere(~((table >= 0) & (table <= top)))
+    names, table = _read_named(confidence, name="confidence", experts=experts, n_experts=n_experts)
+    wrong = np.argwhere(~((table >= 0) & (table <= (np.inf if upper is None else upper))))
     if len(wrong):
         row, column = wrong[0]
         allowed = "a finite number >= 0" if upper is None else f"a probability, in [0, {upper:g}]"
         raise RouterInputError(
-            f"confidence: {len(wrong)} of {table.size} values are not allowed, the first in row {row}, expert "
-            f"{str(experts[column])!r} ({table[row, column]:g}); it must be {allowed}, for every expert, asked or not"
+            f"confidence: {len(wrong)} of {table.size} values are not allowed, the first in row {row}, "
+            f"{expert_label(names, column)} ({table[row, column]:g}); it must be {allowed}, for every expert, asked or not"
         )
-    return experts, table
+    return names, table
 
 
-def read_right(right: ArrayLike, *, experts: NDArray[np.str_], n: int) -> tuple[NDArray[np.str_], Floats]:
-    """Names of the experts and a table of 1 = right, 0 = wrong, NaN = not asked.
+def read_right(
+    right: ArrayLike, *, experts: NDArray[np.str_] | None, shape: tuple[int, int]
+) -> tuple[NDArray[np.str_] | None, Floats]:
+    """Names of the experts, where there are any, and a table of 1 = right, 0 = wrong, NaN = not asked.
 
     Parameters
     ----------
     right : array or frame of shape (n, J)
         Numbers or truth values.
-    experts : str array of shape (J,)
-        Experts that are expected.
-    n : int
-        Number of rows that are expected.
+    experts : str array of shape (J,) or None
+        Names that are expected.
+    shape : tuple of int
+        The (n, J) of the confidence.
 
     Raises
     ------
@@ -71,21 +77,21 @@ def read_right(right: ArrayLike, *, experts: NDArray[np.str_], n: int) -> tuple[
 
     Examples
     --------
-    >>> read_right([[True, False]], experts=np.array(["ann", "bob"]), n=1)[1].tolist()
+    >>> read_right([[True, False]], experts=None, shape=(1, 2))[1].tolist()
     [[1.0, 0.0]]
     """
-    experts, table = _read_named(right, name="right", experts=experts)
-    if len(table) != n:
-        raise RouterInputError(f"right must have the {n} rows of confidence, got {len(table)}")
+    names, table = _read_named(right, name="right", experts=experts, n_experts=shape[1])
+    if len(table) != shape[0]:
+        raise RouterInputError(f"right must have the {shape[0]} rows of confidence, got {len(table)}")
     wrong = np.argwhere(~(np.isnan(table) | (table == 0) | (table == 1)))
     if len(wrong):
         row, column = wrong[0]
         raise RouterInputError(
-            f"right: {len(wrong)} of {table.size} values are neither 0, 1 nor NaN, the first in row {row}, expert "
-            f"{str(experts[column])!r} ({table[row, column]:g}); say from which grade on an answer counts as right, as in "
-            "right = grade >= 0.5"
+            f"right: {len(wrong)} of {table.size} values are neither 0, 1 nor NaN, the first in row {row}, "
+            f"{expert_label(names, column)} ({table[row, column]:g}); say from which grade on an answer counts as right, "
+            "as in right = grade >= 0.5"
         )
-    return experts, table
+    return names, table
 
 
 def read_panel(panel: ArrayLike, *, shape: tuple[int, int]) -> NDArray[np.bool_]:
@@ -136,28 +142,34 @@ def read_groups(groups: Any, *, n: int) -> list[Any]:
     return values
 
 
+def expert_label(experts: NDArray[np.str_] | None, column: int) -> str:
+    """How a message calls the expert of a column.
+
+    Examples
+    --------
+    >>> expert_label(None, 2), expert_label(np.array(["ann"]), 0)
+    ('expert 2', "expert 'ann'")
+    """
+    return f"expert {column}" if experts is None else f"expert {str(experts[column])!r}"
+
+
 def _read_named(
-    values: ArrayLike, *, name: str, experts: NDArray[np.str_] | None
-) -> tuple[NDArray[np.str_], NDArray[np.float64]]:
+    values: ArrayLike, *, name: str, experts: NDArray[np.str_] | None, n_experts: int | None
+) -> tuple[NDArray[np.str_] | None, Floats]:
     found, table = read_table(values, name=name)
     if not table.size:
         raise RouterInputError(f"{name} must hold at least one row and one expert, got shape {table.shape}")
-    if found is None:
-        found = np.asarray([f"expert {column}" for column in range(table.shape[1])] if experts is None else experts)
-        if len(found) != table.shape[1]:
-            raise RouterInputError(
-                f"{name} must have one column for each of the {len(found)} experts, got shape {table.shape}"
-            )
-        return found, table
-    names = [str(column) for column in found.tolist()]
-    if experts is None:
-        return np.asarray(names), table
-    wanted = experts.tolist()
-    lacking = [expert for expert in wanted if expert not in names]
-    extra = [expert for expert in names if expert not in wanted]
-    if lacking or extra:
-        raise RouterInputError(f"{name} must name the experts {wanted}: lacking {lacking}, not known {extra}")
-    return experts, table[:, [names.index(expert) for expert in wanted]]
+    names = None if found is None else [str(column) for column in found.tolist()]
+    if names is not None and experts is not None:
+        wanted = experts.tolist()
+        lacking = [expert for expert in wanted if expert not in names]
+        extra = [expert for expert in names if expert not in wanted]
+        if lacking or extra:
+            raise RouterInputError(f"{name} must name the experts {wanted}: lacking {lacking}, not known {extra}")
+        table = table[:, [names.index(expert) for expert in wanted]]
+    elif n_experts is not None and table.shape[1] != n_experts:
+        raise RouterInputError(f"{name} must have one column for each of the {n_experts} experts, got {table.shape[1]}")
+    return (np.asarray(names) if experts is None and names is not None else experts), table
 
 
 def _is_missing(value: Any) -> bool:
