@@ -1,0 +1,97 @@
+"""Answers that were not given, filled in by a model of each expert.
+
+An expert who was asked on few queries is imitated: a classifier learns from the query and its true label whether the
+expert is right, and stands in where the expert was not asked.  Source: learning to defer with limited expert predictions
+(semi-supervised; Hemmer et al. 2023).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from sklearn.base import clone
+
+from defer.estimators.deferral.answers import ExpertAnswers
+from defer.estimators.deferral.own_model import check_model
+from defer.estimators.deferral.right_model import fit_right, logistic
+from defer.estimators.queries import is_numeric_input
+from defer.exceptions import RouterInputError
+
+__all__ = ["impute_right"]
+
+Floats = NDArray[np.float64]
+
+# Fewer answers than this say how often an expert is right, and hardly when.
+_FEW = 20
+
+
+def impute_right(X: Any, answers: ExpertAnswers, *, expert_model: Any = None, random_state: Any = None) -> Floats:
+    """Whether each expert is right, with probabilities where an expert was not asked.
+
+    Assumes that answers are missing at random given query and label: among queries of one (x, y), those on which the expert
+    was asked are like the others.  That is weaker than missing at random without condition, since who is asked may depend
+    on x and y; it fails if experts were asked because they were thought to know the answer for reasons that neither shows.
+    The probabilities are estimates: an outcome learned from them is no better than the model.
+
+    Parameters
+    ----------
+    X : n queries
+        A table of numbers, dense or sparse; of text only the label is looked at.
+    answers : ExpertAnswers
+    expert_model : classifier, optional
+        P(expert right | x, y), cloned for each expert and fitted on [x, one-hot y]; default `LogisticRegression`.
+    random_state : int, RandomState instance or None
+        Given to an `expert_model` that has such a parameter and leaves it None.
+
+    Returns
+    -------
+    array of shape (n, J)
+        0 or 1 where the expert was asked, as in `answers`; else in [0, 1].  For an expert with less than twenty answers, or
+        with one outcome in all of them, (r + 1) / (k + 2) for r right ones among k.
+
+    Raises
+    ------
+    RouterInputError
+        If `expert_model` has no ``predict_proba``.
+
+    Examples
+    --------
+    >>> from defer.estimators.deferral.answers import read_answers
+    >>> answers = read_answers([0, 1, 1, 0], [[0], [1], [None], [1]], n=4)
+    >>> impute_right(np.zeros((4, 1)), answers).ravel().tolist()
+    [1.0, 1.0, 0.6, 0.0]
+    """
+    model = logistic() if expert_model is None else expert_model
+    check_model("impute_right", "expert_model", model)
+    if random_state is not None and model.get_params().get("random_state", 0) is None:
+        model = clone(model).set_params(random_state=random_state)
+    table = _query_and_label(X, answers)
+    right = answers.right.copy()
+    for column in range(right.shape[1]):
+        given = answers.right[:, column]
+        gaps = np.flatnonzero(np.isnan(given))
+        if len(gaps):
+            right[gaps, column] = _expected(model, table, given, gaps)
+    return right
+
+
+def _expected(model: Any, table: Any, given: Floats, gaps: NDArray[np.intp]) -> Floats:
+    known = given[np.isfinite(given)]
+    if len(known) < _FEW or known.min() == known.max():
+        return np.full(len(gaps), (known.sum() + 1.0) / (len(known) + 2.0))
+    return fit_right(model, table, given, np.ones(len(given))).predict(table[gaps])
+
+
+def _query_and_label(X: Any, answers: ExpertAnswers) -> Any:
+    label = np.eye(len(answers.classes))[answers.label]
+    if sparse.issparse(X):
+        return sparse.hstack([X, sparse.csr_array(label)], format="csr")
+    if not is_numeric_input(X):
+        return label
+    X = np.asarray(X, dtype=np.float64)
+    if X.ndim != 2 or len(X) != len(label):
+        raise RouterInputError(f"impute_right: X must have shape ({len(label)}, d), got {X.shape}")
+    return np.hstack([X, label])
