@@ -14,7 +14,7 @@ from types import ModuleType
 import pytest
 
 import defer
-from defer import estimators, evaluation, exceptions, portfolios
+from defer import datasets, estimators, evaluation, exceptions, losses, portfolios
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGES = sorted(
@@ -24,7 +24,7 @@ PAGES = sorted(
 )
 PUBLIC = [
     f"{module.__name__}.{name}"
-    for module in (defer, estimators, portfolios, evaluation, exceptions)
+    for module in (defer, losses, portfolios, estimators, evaluation, datasets, exceptions)
     for name in module.__all__
 ]
 

@@ -28,7 +28,20 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 import defer
 from defer import Budget, OutcomeLog, QualityTarget, RiskLevel, Share, estimators, evaluate, persistence
-from defer.estimators import KNNRouter, QualityRouter, RandomMixture, SingleArm, TunedRouter, make_pipeline
+from defer.estimators import (
+    ConfidenceDeferral,
+    KNNRouter,
+    LearnedTriage,
+    MultiExpertDeferral,
+    PostHocDeferral,
+    QualityRouter,
+    RandomMixture,
+    SingleArm,
+    SingleStageDeferral,
+    TunedRouter,
+    TwoStageDeferral,
+    make_pipeline,
+)
 from defer.estimators.base import BaseRouter
 from defer.estimators.pipeline import describe
 from defer.exceptions import PersistenceError
@@ -44,6 +57,19 @@ NUMERIC: dict[str, Callable[[], Any]] = {
     "classifier": lambda: QualityRouter(LogisticRegression()),
     "neighbours, cosine": lambda: KNNRouter(10),
     "neighbours, euclidean with their cost": lambda: KNNRouter(10, metric="euclidean", cost="neighbors"),
+    "single stage": lambda: SingleStageDeferral("rl2d", C=2.0),
+    "single stage, classifiers": lambda: SingleStageDeferral("ova", LogisticRegression()),
+    "several experts": lambda: MultiExpertDeferral(cost_weight=2.0),
+    "two stages": lambda: TwoStageDeferral(cost_weight=2.0, rescale=True),
+    "two stages, network": lambda: TwoStageDeferral(estimator="mlp", max_epochs=2, random_state=0),
+    "two stages, classifier": lambda: TwoStageDeferral(estimator=LogisticRegression()),
+    "tuned two stages": lambda: TunedRouter(TwoStageDeferral(), limit=Budget(mean_cost=0.01)),
+    "post hoc, plug-in": PostHocDeferral,
+    "post hoc, regression": lambda: PostHocDeferral("regression", cost_weight=2.0),
+    "post hoc, partial": lambda: PostHocDeferral("partial", cost_weight=2.0),
+    "confidence": ConfidenceDeferral,
+    "triage": LearnedTriage,
+    "tuned post hoc": lambda: TunedRouter(PostHocDeferral(), limit=Budget(mean_cost=0.01)),
     "pipeline": lambda: make_pipeline(StandardScaler(), QualityRouter()),
     "tuned to a budget": lambda: TunedRouter(limit=Budget(mean_cost=0.01)),
     "tuned to a quality": lambda: TunedRouter(QualityRouter(), limit=QualityTarget(0.7)),

@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = (
-    "defer", "defer.estimators", "defer.portfolios", "defer.evaluation", "defer.report", "defer.datasets",
+    "defer", "defer.losses", "defer.estimators", "defer.portfolios", "defer.evaluation", "defer.report", "defer.datasets",
     "defer.persistence", "defer.tracking",
 )  # fmt: skip
 
@@ -104,6 +104,7 @@ def test_public_methods_have_a_docstring(name: str) -> None:
 # Names without an example of their own, and why.
 SHOWN_ELSEWHERE = {
     "defer.estimators.base.BaseRouter": "abstract: every router shows it",
+    "defer.estimators.deferral.face.BaseDeferral": "abstract: every deferral estimator shows it",
     "defer.estimators.tuning.operating_point.OperatingPoint": "made by TunedRouter, whose example reads one",
     "defer.evaluation.audit.Audit": "made by audit",
     "defer.evaluation.audit.Finding": "made by audit",

@@ -94,9 +94,7 @@ def confidence_trap(n_samples: int = 1000, *, random_state: Any = None) -> Defer
     (0.705, 0.788, 0.803)
     """
     if not isinstance(n_samples, (int, np.integer)) or n_samples < 10 or n_samples % 10:
-        raise ProblemError(
-            f"n_samples must be a positive multiple of 10, so that shares are exact, got {n_samples!r}"
-        )
+        raise ProblemError(f"n_samples must be a positive multiple of 10, so that shares are exact, got {n_samples!r}")
     kind = np.repeat([0, 1, 2], np.array([3, 3, 4]) * (n_samples // 10))
     own, expert = np.array([0.6, 0.55, 0.9])[kind], np.array([0.9, 0.5, 0.92])[kind]
     rng = np.random.default_rng(random_state)

@@ -11,7 +11,19 @@ from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from defer.estimators import KNNRouter, QualityRouter, RandomMixture, SingleArm, TunedRouter
+from defer.estimators import (
+    ConfidenceDeferral,
+    KNNRouter,
+    LearnedTriage,
+    MultiExpertDeferral,
+    PostHocDeferral,
+    QualityRouter,
+    RandomMixture,
+    SingleArm,
+    SingleStageDeferral,
+    TunedRouter,
+    TwoStageDeferral,
+)
 from defer.portfolios.arm_matrix import ArmMatrix
 
 
@@ -55,6 +67,26 @@ ROUTERS = {
     "neighbours, euclidean": RouterCase(
         KNNRouter(n_neighbors=5, metric="euclidean", cost="neighbors"), {"n_neighbors": [1, 15]}
     ),
+    "single stage, softmax": RouterCase(
+        SingleStageDeferral(tol=1e-11), {"C": [1e-6, 1.0]}, unit_quality=True, rounding=1e-6
+    ),
+    "single stage, classifiers": RouterCase(
+        SingleStageDeferral("ova", LogisticRegression(tol=1e-10, max_iter=1000)),
+        {"estimator__C": [1e-6, 1.0]},
+        unit_quality=True,
+        rounding=1e-5,
+    ),
+    "several experts": RouterCase(
+        MultiExpertDeferral(tol=1e-11), {"cost_weight": [0.0, 1000.0]}, unit_quality=True, rounding=1e-6
+    ),
+    "two stages": RouterCase(TwoStageDeferral(rescale=True, tol=1e-11), {"C": [1e-6, 1.0]}, rounding=1e-6),
+    "post hoc, plug-in": RouterCase(PostHocDeferral(), {"C": [1e-6, 1.0]}, unit_quality=True),
+    "post hoc, regression": RouterCase(PostHocDeferral("regression"), {"C": [1e-6, 1.0]}),
+    "post hoc, partial": RouterCase(
+        PostHocDeferral("partial", tol=1e-11), {"cost_weight": [0.0, 1000.0]}, unit_quality=True, rounding=1e-6
+    ),
+    "confidence": RouterCase(ConfidenceDeferral(), {"cost_weight": [0.0, 1000.0]}, own_first=True, unit_quality=True),
+    "triage": RouterCase(LearnedTriage(), {"rate": [0.1, 0.5]}, own_first=True, unit_quality=True),
     "tuned": RouterCase(TunedRouter(QualityRouter()), {"router__cost_weight": [0.0, 1000.0]}),
     "tuned neighbours": RouterCase(TunedRouter(KNNRouter(n_neighbors=3)), {"router__n_neighbors": [1, 15]}),
 }

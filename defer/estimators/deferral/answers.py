@@ -73,7 +73,7 @@ def read_answers(y: ArrayLike, experts: Any, *, n: int) -> ExpertAnswers:
     never = np.flatnonzero(~asked.any(axis=0))
     if len(never):
         raise RouterInputError(
-            f"experts: {len(never)} of {len(names)} experts have no answer, the first is {names[never[0]]!r}; leave them out"
+            f"experts: {len(never)} of {len(names)} experts have no answer, the first is {str(names[never[0]])!r}; leave them out"
         )
     for column, name in enumerate(names):
         _check_kind(str(name), answer[asked[:, column], column], classes)
@@ -106,7 +106,7 @@ def read_expert_table(
     [[1.0], [None]]
     """
     found, table = _columns(experts)
-    if table.ndim != 2 or len(table) != n:
+    if table.ndim != 2 or len(table) != n or table.shape[1] == 0:
         raise RouterInputError(
             f"experts must hold one row per query and one column per expert: X has {n} rows, experts has shape {table.shape}"
         )
@@ -173,6 +173,8 @@ def _read_labels(y: ArrayLike, n: int) -> tuple[NDArray[np.generic], NDArray[np.
 def _columns(experts: Any) -> tuple[list[str] | None, NDArray[np.object_]]:
     frame = nw.from_native(experts, eager_only=True, allow_series=True, pass_through=True)
     if isinstance(frame, nw.Series):
+        if not frame.name:
+            return None, _plain(frame.to_list())[:, None]
         frame = frame.to_frame()
     if isinstance(frame, nw.DataFrame):
         names = [str(name) for name in frame.columns]

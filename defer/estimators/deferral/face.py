@@ -106,7 +106,8 @@ class BaseDeferral(BaseRouter):
         answers = read_answers(y, experts, n=n_queries(X))
         outcomes = expert_outcomes(answers, cost=cost, propensity=propensity, sample_weight=sample_weight)
         self._fit_answers(X, answers, outcomes)
-        self.label_classes_ = answers.classes
+        if not hasattr(self, "label_classes_"):  # a predictor of its own may know labels that y does not hold
+            self.label_classes_ = answers.classes
         return self
 
     @abstractmethod
@@ -159,9 +160,12 @@ class BaseDeferral(BaseRouter):
         if len(gaps):
             raise RouterInputError(
                 f"experts: {len(gaps)} of {len(own)} queries go to an expert whose answer is missing, the first is row {gaps[0]} "
-                f"(expert {names[taken[gaps[0]] - 1]!r}); ask it, or route with a limit that leaves it out"
+                f"(expert {str(names[taken[gaps[0]] - 1])!r}); ask it, or route with a limit that leaves it out"
             )
-        return np.asarray(system.tolist())
+        known = set(self.label_classes_.tolist())
+        # Answers that came beside gaps are floats or objects; those that are labels come back as labels.
+        dtype = self.label_classes_.dtype if known.issuperset(system.tolist()) else None
+        return np.asarray(system.tolist(), dtype=dtype)
 
     def predict_own(self, X: Any) -> NDArray[np.generic]:
         """The own answer to every query, shape (n,), whoever takes it.
@@ -248,9 +252,14 @@ class BaseDeferral(BaseRouter):
             return super().score(X, y, cost=cost, propensity=propensity, sample_weight=sample_weight)
         quality, taken = self._answer_quality(X, y, experts), super().predict(X)
         price = None if cost is None else ArmMatrix(cost_table(cost, self.expert_), self.arms_.tolist())
-        if propensity is not None:
-            cells = np.column_stack([np.ones(len(quality)), propensity_table(propensity, quality[:, 1:])])
-            propensity = cells[np.arange(len(cells)), self._index(taken)]
+        if propensity is not None and np.isfinite(quality).all():
+            propensity = None
+        elif propensity is not None:
+            cells = np.column_stack([np.ones(len(quality)), propensity_table(propensity, np.asarray(quality)[:, 1:])])
+            chosen = self.arms_ == taken[:, None]
+            propensity = cells[chosen]
+            # Experts are asked one by one: the outcome that counts has its propensity even where all others were seen too.
+            quality = ArmMatrix(np.where(chosen, quality, np.nan), self.arms_.tolist())
         return realised_utility(
             quality, taken, cost=price, propensity=propensity, sample_weight=sample_weight,
             cost_weight=self._own_cost_weight,
