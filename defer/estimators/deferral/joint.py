@@ -1,0 +1,294 @@
+"""One score vector over classes and experts, learned at once: what the single-stage estimators share.
+
+From answers the actions are the K classes and the J experts; the own arm is the class of highest score.  From a table of
+outcomes the actions are the arms themselves, and the surrogate is one of cost-sensitive classification over them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from defer.estimators.base import check_cost_weight
+from defer.estimators.deferral.answers import ExpertAnswers
+from defer.estimators.deferral.cost_scale import CostScale, cost_scale
+from defer.estimators.deferral.credit import Bound, credit_bound, credit_shares, fit_credit_totals
+from defer.estimators.deferral.expert_outcomes import outcome_weights
+from defer.estimators.deferral.face import BaseDeferral
+from defer.estimators.deferral.score_learner import (
+    ClassifierForm,
+    ScoreLearner,
+    Scores,
+    as_features,
+    check_choices,
+    n_iterations,
+    takes_sparse,
+)
+from defer.estimators.deferral.score_problem import ScoreProblem
+from defer.estimators.outcomes_input import Outcomes
+from defer.exceptions import RouterInputError
+from defer.losses import SURROGATES, asymmetric_softmax_readout, deferral_cost, ova_readout, softmax_readout
+
+__all__ = ["JointDeferral", "as_sure_outcomes", "filled_cost", "row_or_cell_weights"]
+
+Floats = NDArray[np.float64]
+
+# Surrogates that are a sum of terms per action, so that the term of an expert who was not asked can be left out or weighted.
+_PER_ACTION = ("softmax", "ova", "asymmetric_softmax")
+_ORDER_ONLY = ("realizable", "rl2d")
+# Whose read-outs are on the scale of quality, so that costs can be weighed when a query is decided.
+_PRICED_AT_DECISION = ("softmax", "ova", "asymmetric_softmax")
+# Beyond this a read-out says "certainly"; products with it stay finite.
+_LARGEST_READOUT = 1e100
+
+
+class JointDeferral(BaseDeferral):
+    """Base of `SingleStageDeferral` and `MultiExpertDeferral`.
+
+    Attributes
+    ----------
+    model_ : LinearScores, NetworkScores, ModuleScores, ActionClassifier or BinaryClassifiers
+        Gives the scores of all actions.
+    n_classes_ : int
+        Number of classes among the actions; 0 without answers.
+    n_iter_ : int
+        Iterations of the linear model, or epochs of the network.
+    scale_ : CostScale
+        Of the costs that the surrogate saw.
+    totals_ : CreditTotals or None
+        What shares of credit are multiplied by; None where scores are read without.
+    trained_cost_weight_ : float
+        Cost weight that these held; 0 if costs are weighed at decision.
+    """
+
+    surrogate: str
+    estimator: Any
+    C: float
+    costs: str
+    rescale: bool
+    max_iter: int
+    tol: float
+    hidden: Any
+    learning_rate: float
+    max_epochs: int
+    random_state: Any
+
+    def _surrogate_options(self) -> dict[str, Any]:
+        """Options of the surrogate beyond its name."""
+        return {}
+
+    def _expert_right(self, X: Any, answers: ExpertAnswers, outcomes: Outcomes) -> tuple[Floats, Outcomes]:
+        """Whether every expert is right, or with what probability; NaN where it is not known."""
+        return answers.right, outcomes
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = takes_sparse(self.estimator)
+        return tags
+
+    def scores(self, X: Any) -> Floats:
+        """Score of every action, (n, K + J) classes then experts if fitted from answers, else (n, m) one per arm."""
+        return self.model_.scores(as_features(self._check_fitted_queries(X), owner=type(self).__name__))
+
+    def _fit(self, X: Any, outcomes: Outcomes) -> None:
+        X = as_features(X, owner=type(self).__name__)
+        self._check_choices()
+        self._check_pricing(outcomes)
+        cost, weight = 1.0 - outcomes.quality, row_or_cell_weights(outcomes)
+        if self._trains_on_costs(outcomes):
+            cost = cost + self.cost_weight * filled_cost(outcomes, self.mean_cost_)
+        if weight.ndim == 2 and self.surrogate not in _PER_ACTION:
+            raise RouterInputError(
+                f"{type(self).__name__}: surrogate={self.surrogate!r} needs every outcome observed, and "
+                f"{np.isnan(outcomes.quality).sum()} of {outcomes.quality.size} are not; take {_quoted(_PER_ACTION)}"
+            )
+        self.n_classes_ = 0
+        cost = self._rescaled(cost, outcomes.arms.tolist())
+        self.model_ = self._learn(X, cost, weight, n_experts=0)
+        self.totals_ = None
+        if self.surrogate != "ova":
+            self.totals_ = fit_credit_totals(X, cost, weight, bound=self._bound, C=self.C)
+
+    def _fit_answers(self, X: Any, answers: ExpertAnswers, outcomes: Outcomes) -> None:
+        check_cost_weight(self)
+        self._check_choices()
+        if len(answers.names) > 1 and not SURROGATES[self.surrogate].multi_expert:
+            raise RouterInputError(
+                f"{type(self).__name__}: surrogate={self.surrogate!r} takes one expert, got {len(answers.names)}; take "
+                "MultiExpertDeferral, or a surrogate for several: "
+                f"{_quoted([name for name, known in SURROGATES.items() if known.multi_expert])}"
+            )
+        right, outcomes = self._expert_right(X, answers, outcomes)
+        self._fit_outcomes(X, outcomes, learn=partial(self._learn_answers, answers=answers, right=right))
+
+    def _learn_answers(self, X: Any, outcomes: Outcomes, *, answers: ExpertAnswers, right: Floats) -> None:
+        X = as_features(X, owner=type(self).__name__)
+        self._check_pricing(outcomes)
+        k = len(answers.classes)
+        cost = deferral_cost(answers.label, 1.0 - right, n_classes=k)
+        if self._trains_on_costs(outcomes):
+            price = self.cost_weight * filled_cost(outcomes, self.mean_cost_)
+            cost = cost + np.column_stack([np.repeat(price[:, :1], k, axis=1), price[:, 1:]])
+        weight = row_or_cell_weights(outcomes)
+        if weight.ndim == 2:
+            weight, cost = self._action_weights(weight, cost, k)
+        self.n_classes_ = k
+        cost = self._rescaled(cost, [*answers.classes.tolist(), *answers.names.tolist()])
+        self.model_ = self._learn(X, cost, weight, n_experts=cost.shape[1] - k)
+        self.totals_ = None
+        if self.surrogate not in (*_ORDER_ONLY, "ova", "asymmetric_softmax"):
+            row = weight if weight.ndim == 1 else weight[:, 0]
+            self.totals_ = fit_credit_totals(X, cost, row, bound=self._bound, C=self.C, n_summed=k)
+
+    def _action_weights(self, weight: Floats, cost: Floats, k: int) -> tuple[Floats, Floats]:
+        """Weights of classes and experts where experts were asked on some queries only."""
+        if self.surrogate in _PER_ACTION:
+            return np.column_stack([np.repeat(weight[:, :1], k, axis=1), weight[:, 1:]]), cost
+        if weight.shape[1] > 2:
+            raise RouterInputError(
+                f"{type(self).__name__}: surrogate={self.surrogate!r} needs the answers of all experts to every query, and "
+                f"{np.isnan(cost).sum()} of {cost[:, k:].size} are missing; take {_quoted(['softmax', 'ova'])}, or "
+                "MultiExpertDeferral(missing='impute')"
+            )
+        # Classes and expert share one term: the queries on which the expert was asked stand for all.
+        return weight[:, 1], cost
+
+    def _rescaled(self, cost: Floats, names: list[Any]) -> Floats:
+        what = "1 - quality + cost_weight * cost" if self.trained_cost_weight_ else "1 - quality"
+        if self.surrogate == "cost_sensitive" and not self.rescale and np.nanmin(cost) >= 0:
+            self.scale_ = CostScale()
+        else:
+            self.scale_ = cost_scale(cost, owner=type(self).__name__, names=names, rescale=self.rescale, what=what)
+        # What was not observed has weight 0; any number in range will do.
+        return np.where(np.isfinite(cost), self.scale_.scaled(cost), self.scale_.scaled(np.array(self.scale_.high)))
+
+    def _learn(self, X: Any, cost: Floats, weight: Floats, *, n_experts: int) -> Scores:
+        # alpha weighs the label by whether the expert is right: without experts it has nothing to do.
+        name = "softmax" if self.surrogate == "softmax_alpha" and not n_experts else self.surrogate
+        options = self._surrogate_options() if name == self.surrogate else {}
+        loss = partial(_surrogate_loss, SURROGATES[name].loss, n_experts, options)
+        softmax = partial(_surrogate_loss, SURROGATES["softmax"].loss, n_experts, {})
+        start = None if SURROGATES[name].convex else ScoreProblem(cost, weight, softmax)
+        cell = weight[:, None] if weight.ndim == 1 else weight
+        form = None
+        if name == "ova":
+            form = ClassifierForm(cell * (1.0 - cost), cell * cost)
+        elif name in ("softmax", "cost_sensitive"):
+            form = ClassifierForm(cell * (credit_bound(cost, self._bound) - cost))
+        model = self._learner.fit(X, ScoreProblem(cost, weight, loss), form=form, convex_start=start)
+        self.n_iter_ = n_iterations(model)
+        return model
+
+    def _predict_quality(self, X: Any) -> Floats:
+        X = as_features(X, owner=type(self).__name__)
+        scores = self.model_.scores(X)
+        k = self.n_classes_
+        if k:
+            action = self._answer_credit(scores, X)
+            action = np.column_stack([action[:, :k].max(axis=1), action[:, k:]])
+        elif self.totals_ is None:
+            action = ova_readout(scores, n_experts=0).class_probability
+        else:
+            action = self.totals_.utility(credit_shares(scores), X)
+        return self.scale_.utility(action) + self.trained_cost_weight_ * self.mean_cost_
+
+    def _answer_credit(self, scores: Floats, X: Any) -> Floats:
+        """1 - E[scaled cost] of classes and experts; for surrogates without a read-out their softmax, which is an order."""
+        j = scores.shape[1] - self.n_classes_
+        if self.surrogate in _ORDER_ONLY:
+            return credit_shares(scores)
+        reads = {"ova": ova_readout, "asymmetric_softmax": asymmetric_softmax_readout}
+        read = reads.get(self.surrogate, softmax_readout)(scores, n_experts=j)
+        table = np.column_stack([read.class_probability, np.minimum(read.expert_probability, _LARGEST_READOUT)])
+        return table if self.totals_ is None else self.totals_.utility(table, X)
+
+    def _predict_own(self, X: Any) -> NDArray[np.intp]:
+        scores = self.model_.scores(as_features(X, owner=type(self).__name__))
+        return scores[:, : self.n_classes_].argmax(axis=1)
+
+    @property
+    def _bound(self) -> Bound:
+        return "largest" if self.surrogate == "cost_sensitive" else "one"
+
+    @property
+    def _learner(self) -> ScoreLearner:
+        return ScoreLearner(
+            type(self).__name__, self.estimator, self.C, self.max_iter, self.tol, self.hidden, self.learning_rate,
+            self.max_epochs, self.random_state,
+        )  # fmt: skip
+
+    def _trains_on_costs(self, outcomes: Outcomes) -> bool:
+        trains = self.costs == "training" and outcomes.cost is not None
+        self.trained_cost_weight_ = float(self.cost_weight) if trains else 0.0
+        return self.trained_cost_weight_ > 0
+
+    def _check_choices(self) -> None:
+        """Refuse options that are not one of those there are."""
+        check_choices(self, surrogate=SURROGATES, costs=("decision", "training"))
+
+    def _check_pricing(self, outcomes: Outcomes) -> None:
+        if outcomes.cost is None or self.cost_weight == 0:
+            return
+        owner, name = type(self).__name__, self.surrogate
+        if self.costs == "decision" and name not in _PRICED_AT_DECISION:
+            raise RouterInputError(
+                f"{owner}: surrogate={name!r} has no read-out of quality to weigh costs against; set costs='training'"
+            )
+        if self.costs == "training" and name == "asymmetric_softmax":
+            raise RouterInputError(
+                f"{owner}: surrogate={name!r} compares probabilities, which costs of classes are not; set costs='decision'"
+            )
+
+
+def row_or_cell_weights(outcomes: Outcomes) -> Floats:
+    """Weights of queries, shape (n,), where every outcome was observed; else of every outcome, (n, m).
+
+    Examples
+    --------
+    >>> from defer.estimators.outcomes_input import read_outcomes
+    >>> row_or_cell_weights(read_outcomes([[1.0, 0.5]], n=1)).tolist()
+    [1.0]
+    """
+    if np.isfinite(outcomes.quality).all():
+        weight = outcomes.sample_weight
+        return np.ones(len(outcomes.quality)) if weight is None else weight
+    return outcome_weights(outcomes)
+
+
+def filled_cost(outcomes: Outcomes, mean_cost: Floats) -> Floats:
+    """Costs, with the mean of its arm where one was not observed, shape (n, m).
+
+    Examples
+    --------
+    >>> from defer.estimators.outcomes_input import read_outcomes
+    >>> outcomes = read_outcomes([[1.0, 0.5]] * 2, n=2, cost=[[1.0, 2.0], [np.nan, 2.0]])
+    >>> filled_cost(outcomes, np.array([1.0, 2.0])).tolist()
+    [[1.0, 2.0], [1.0, 2.0]]
+    """
+    assert outcomes.cost is not None
+    return np.where(np.isfinite(outcomes.cost), outcomes.cost, mean_cost)
+
+
+def as_sure_outcomes(outcomes: Outcomes, right: Floats) -> Outcomes:
+    """Outcomes in which what every expert would have answered is filled in, so that nothing is missing."""
+    quality = np.column_stack([outcomes.quality[:, 0], right])
+    return replace(
+        outcomes,
+        quality=quality,
+        weight=outcomes.sample_weight,
+        weighting="none",
+        propensity=None,
+        cell_propensity=None,
+    )
+
+
+def _surrogate_loss(loss: Any, n_experts: int, options: dict[str, Any], scores: Any, cost: Any, weight: Any) -> Any:
+    return loss(scores, cost, n_experts=n_experts, weight=weight, **options)
+
+
+def _quoted(names: Any) -> str:
+    return ", ".join(repr(name) for name in names)

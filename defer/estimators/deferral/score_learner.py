@@ -1,0 +1,197 @@
+"""Learning scores by what the user names: linear models, networks, a module of torch, or any scikit-learn classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import issparse
+from sklearn.base import is_classifier
+from sklearn.utils import get_tags
+
+from defer.estimators.deferral.classifier_scores import (
+    check_classifier,
+    fit_action_classifier,
+    fit_binary_classifiers,
+)
+from defer.estimators.deferral.linear import fit_linear_scores
+from defer.estimators.deferral.score_problem import ScoreProblem
+from defer.exceptions import RouterInputError
+
+__all__ = ["ClassifierForm", "ScoreLearner", "Scores", "as_features", "check_choices", "n_iterations", "takes_sparse"]
+
+Floats = NDArray[np.float64]
+
+
+class Scores(Protocol):
+    """A fitted model of scores."""
+
+    def scores(self, X: Any) -> Floats:
+        """Score of every action, shape (n, m)."""
+
+
+@dataclass(frozen=True, eq=False)
+class ClassifierForm:
+    """A surrogate as weighted classification, where it has that form.
+
+    Attributes
+    ----------
+    credit : array of shape (n, m)
+        Weight of every action as class, or as positive.
+    against : array of shape (n, m) or None
+        Weight of every action as negative, of a one-vs-all surrogate.
+    """
+
+    credit: Floats
+    against: Floats | None = None
+
+
+@dataclass(frozen=True)
+class ScoreLearner:
+    """How scores are learned; the parameters of the deferral estimators, checked.
+
+    Attributes
+    ----------
+    owner : str
+        Class that asks, for messages.
+    estimator : "linear", "mlp", torch module, or classifier
+    C, max_iter, tol
+        Of the linear model.
+    hidden, learning_rate, max_epochs, random_state
+        Of networks.
+    """
+
+    owner: str
+    estimator: Any
+    C: float = 1.0
+    max_iter: int = 1000
+    tol: float = 1e-4
+    hidden: Sequence[int] = (64,)
+    learning_rate: float = 3e-3
+    max_epochs: int = 200
+    random_state: Any = None
+
+    def __post_init__(self) -> None:
+        for name in ("C", "tol"):
+            value = getattr(self, name)
+            if not isinstance(value, Real) or isinstance(value, bool) or not 0.0 < float(value) < np.inf:
+                raise RouterInputError(f"{self.owner}: {name} must be a finite number > 0, got {value!r}")
+        if not isinstance(self.max_iter, Integral) or isinstance(self.max_iter, bool) or self.max_iter < 1:
+            raise RouterInputError(f"{self.owner}: max_iter must be an integer >= 1, got {self.max_iter!r}")
+        if isinstance(self.estimator, str) and self.estimator not in ("linear", "mlp"):
+            raise RouterInputError(
+                f"{self.owner}: estimator must be 'linear', 'mlp', a torch module or a scikit-learn classifier, got "
+                f"{self.estimator!r}"
+            )
+        if isinstance(self.estimator, type) and hasattr(self.estimator, "get_params"):
+            raise RouterInputError(
+                f"{self.owner}: estimator must be an object, got the class {self.estimator.__name__}; write "
+                f"{self.estimator.__name__}()"
+            )
+        if _is_classifier(self.estimator):
+            check_classifier(self.estimator, owner=self.owner)
+        elif not isinstance(self.estimator, str) and not callable(self.estimator):
+            raise RouterInputError(
+                f"{self.owner}: estimator must be 'linear', 'mlp', a torch module or a scikit-learn classifier, got "
+                f"{type(self.estimator).__name__}"
+            )
+
+    def fit(
+        self, X: Any, problem: ScoreProblem, *, form: ClassifierForm | None, convex_start: ScoreProblem | None = None
+    ) -> Scores:
+        """Fit scores to a problem.
+
+        Parameters
+        ----------
+        X : array or csr matrix of shape (n, d)
+        problem : ScoreProblem
+        form : ClassifierForm or None
+            None where the surrogate is no weighted classification.
+        convex_start : ScoreProblem, optional
+            Given where the surrogate is not convex: the linear model is then fitted twice, from zero and from the solution
+            of this problem, and the fit of lower objective is kept.  Nothing is drawn at random.
+
+        Raises
+        ------
+        RouterInputError
+            If a classifier is asked for and there is no form for it.
+        """
+        if _is_classifier(self.estimator):
+            if form is None:
+                raise RouterInputError(
+                    f"{self.owner}: the classifier {type(self.estimator).__name__} can be fitted to the cross-entropy and one-vs-all "
+                    "surrogates alone, which are weighted classification; take 'linear', 'mlp' or a torch module"
+                )
+            if form.against is not None:
+                return fit_binary_classifiers(self.estimator, X, form.credit, form.against)
+            return fit_action_classifier(self.estimator, X, form.credit)
+        if self.estimator == "linear":
+            return self._fit_linear(X, problem, convex_start)
+        options: dict[str, Any] = {
+            "learning_rate": self.learning_rate, "max_epochs": self.max_epochs, "random_state": self.random_state,
+        }  # fmt: skip
+        from defer.estimators.deferral.network import fit_module_scores, fit_network_scores
+
+        if isinstance(self.estimator, str):
+            return fit_network_scores(X, problem, hidden=self.hidden, **options)
+        return fit_module_scores(X, problem, self.estimator, **options)
+
+    def _fit_linear(self, X: Any, problem: ScoreProblem, convex_start: ScoreProblem | None) -> Scores:
+        options: dict[str, Any] = {"C": self.C, "max_iter": self.max_iter, "tol": self.tol}
+        fitted = fit_linear_scores(X, problem, **options)
+        if convex_start is None:
+            return fitted
+        begin = fit_linear_scores(X, convex_start, **options)
+        other = fit_linear_scores(X, problem, start=begin, **options)
+        return other if other.objective < fitted.objective else fitted
+
+
+def as_features(X: Any, *, owner: str) -> Any:
+    """Checked queries as a table of floats; integers are converted once.
+
+    Raises
+    ------
+    RouterInputError
+        If queries are text or a mixed frame.
+    """
+    if not issparse(X) and not (isinstance(X, np.ndarray) and X.ndim == 2 and X.dtype.kind in "fiub"):
+        raise RouterInputError(
+            f"{owner} needs queries as a table of numbers, got {type(X).__name__}; put a transformer before it, as in "
+            "make_pipeline(TfidfVectorizer(), ...)"
+        )
+    return X if X.dtype in (np.float32, np.float64) else X.astype(np.float64)
+
+
+def check_choices(router: Any, **allowed: Iterable[str]) -> None:
+    """Refuse a router of which a parameter is none of the names that are allowed.
+
+    Raises
+    ------
+    RouterInputError
+    """
+    for name, choices in allowed.items():
+        value = getattr(router, name)
+        if not isinstance(value, str) or value not in choices:
+            raise RouterInputError(
+                f"{type(router).__name__}: {name} must be one of {', '.join(map(repr, choices))}, got {value!r}"
+            )
+
+
+def n_iterations(model: Scores) -> int:
+    """Iterations of the solver, or epochs of the network, that a model of scores took; 1 for classifiers."""
+    return max(1, int(getattr(model, "n_iter", getattr(model, "n_epochs", 1))))
+
+
+def takes_sparse(estimator: Any) -> bool:
+    """Whether sparse queries can be learned from by this estimator."""
+    if _is_classifier(estimator):
+        return bool(get_tags(estimator).input_tags.sparse)
+    return isinstance(estimator, str)
+
+
+def _is_classifier(estimator: Any) -> bool:
+    return hasattr(estimator, "__sklearn_tags__") and not isinstance(estimator, type) and is_classifier(estimator)
