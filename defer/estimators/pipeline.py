@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from numbers import Integral
 from typing import Any, Self
 
@@ -13,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn import get_config
 from sklearn.pipeline import Pipeline
 from sklearn.pipeline import make_pipeline as _sklearn_pipeline
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from defer.estimators.base import BaseRouter
@@ -20,10 +22,16 @@ from defer.estimators.queries import check_batch, n_queries, text_groups
 from defer.estimators.routing import Routing
 from defer.exceptions import RouterInputError
 from defer.portfolios.limits import Limit
+from defer.portfolios.outcomes import OutcomeLog
 
 __all__ = ["RouterPipeline", "describe", "make_pipeline"]
 
 Floats = NDArray[np.float64]
+
+
+def _defers(pipeline: Pipeline) -> bool:
+    last = pipeline.steps[-1][1]
+    return hasattr(last, "predict_own")
 
 
 class RouterPipeline(Pipeline):  # type: ignore[misc]
@@ -106,19 +114,49 @@ class RouterPipeline(Pipeline):  # type: ignore[misc]
         X: Any,
         y: ArrayLike,
         *,
+        experts: Any = None,
         cost: ArrayLike | None = None,
         propensity: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
     ) -> float:
-        """Mean realised utility; see `BaseRouter.score`."""
+        """Mean realised utility; see `BaseRouter.score`, and `BaseDeferral.score` for `experts`."""
+        answers = {} if experts is None else {"experts": experts}
         return self._final_estimator.score(
-            self._transform(X), y, cost=cost, propensity=propensity, sample_weight=sample_weight
+            self._transform(X), y, cost=cost, propensity=propensity, sample_weight=sample_weight, **answers
         )
+
+    @available_if(_defers)  # type: ignore[untyped-decorator]
+    def predict_own(self, X: Any) -> NDArray[np.generic]:
+        """The own answer to every query, shape (n,); see `BaseDeferral.predict_own`."""
+        return self._final_estimator.predict_own(self._transform(X))
+
+    @available_if(_defers)  # type: ignore[untyped-decorator]
+    def defer_mask(self, X: Any, *, limit: Limit | None = None, random_state: Any = None) -> NDArray[np.bool_]:
+        """Which queries go to an expert, shape (n,); see `BaseDeferral.defer_mask`."""
+        return self._final_estimator.defer_mask(self._transform(X), limit=limit, random_state=random_state)
+
+    @available_if(_defers)  # type: ignore[untyped-decorator]
+    def outcome_log(
+        self, X: Any, y: ArrayLike, experts: Any, *, cost: ArrayLike | None = None, **columns: Any
+    ) -> OutcomeLog:
+        """What own and the experts did on labelled queries, as a log; see `BaseDeferral.outcome_log`."""
+        log = self._final_estimator.outcome_log(self._transform(X), y, experts, cost=cost, **columns)
+        return replace(log, X=X)
 
     @property
     def arms_(self) -> NDArray[np.generic]:
         """Names of the arms, shape (m,)."""
         return self._final_estimator.arms_
+
+    @property
+    def expert_(self) -> NDArray[np.generic]:
+        """Names of the experts, shape (J,), if the last step defers."""
+        return self._final_estimator.expert_
+
+    @property
+    def label_classes_(self) -> NDArray[np.generic]:
+        """Labels of the own answers, if the last step was fitted from the answers of experts."""
+        return self._final_estimator.label_classes_
 
     @property
     def has_cost_(self) -> bool:

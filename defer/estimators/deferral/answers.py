@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import narwhals as nw
@@ -41,6 +41,10 @@ class ExpertAnswers:
     names: NDArray[np.generic]
     answer: NDArray[np.object_]
     right: NDArray[np.float64]
+
+    def take(self, rows: NDArray[np.intp]) -> ExpertAnswers:
+        """The same of some of the queries."""
+        return replace(self, label=self.label[rows], answer=self.answer[rows], right=self.right[rows])
 
 
 def read_answers(y: ArrayLike, experts: Any, *, n: int) -> ExpertAnswers:
@@ -89,7 +93,7 @@ def read_expert_table(
 
     Parameters
     ----------
-    experts : array of shape (n,) or (n, J), or frame
+    experts : array of shape (n,) or (n, J), or frame, or ExpertAnswers
     n : int
         Number of queries.
     names : str array of shape (J,), optional
@@ -171,6 +175,8 @@ def _read_labels(y: ArrayLike, n: int) -> tuple[NDArray[np.generic], NDArray[np.
 
 
 def _columns(experts: Any) -> tuple[list[str] | None, NDArray[np.object_]]:
+    if isinstance(experts, ExpertAnswers):
+        return experts.names.tolist(), experts.answer
     frame = nw.from_native(experts, eager_only=True, allow_series=True, pass_through=True)
     if isinstance(frame, nw.Series):
         if not frame.name:

@@ -86,17 +86,16 @@ class HeldOut:
         return float(self.weight @ value)
 
 
-def doubly_robust(
-    observed: Floats, predicted: Floats, propensity: NDArray[np.float64] | None, weight: Floats
-) -> Floats:
+def doubly_robust(observed: Floats, predicted: Floats, propensity: Floats | None, weight: Floats) -> Floats:
     """Outcomes of all arms: the prediction, corrected where an outcome was observed by its weighted error.
 
     Parameters
     ----------
     observed : array of shape (n, m), NaN = not observed
     predicted : array of shape (n, m)
-    propensity : array of shape (n,) or None
-        None reads gaps as missing at random: each arm's propensity is its observed share.
+    propensity : array of shape (n,) or (n, m), or None
+        Of what was observed in a row, or of every outcome by itself.  None reads gaps as missing at random: each arm's
+        propensity is its observed share.
     weight : array of shape (n,)
 
     Examples
@@ -107,7 +106,10 @@ def doubly_robust(
     seen = np.isfinite(observed)
     if seen.all():
         return observed
-    chance = weight @ seen / weight.sum() if propensity is None else propensity[:, None]
+    if propensity is None:
+        chance = weight @ seen / weight.sum()
+    else:
+        chance = propensity if propensity.ndim == 2 else propensity[:, None]
     return predicted + np.where(seen, observed - predicted, 0.0) / chance
 
 

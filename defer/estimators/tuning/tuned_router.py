@@ -13,9 +13,11 @@ from sklearn.model_selection import GroupKFold, KFold, check_cv
 from sklearn.utils import _safe_indexing, get_tags
 
 from defer.estimators.base import BaseRouter, at_cost_weight, check_cost_weight
+from defer.estimators.deferral.answers import ExpertAnswers, read_answers
+from defer.estimators.deferral.expert_outcomes import expert_outcomes
 from defer.estimators.outcomes_input import Outcomes
 from defer.estimators.quality import QualityRouter
-from defer.estimators.queries import text_groups
+from defer.estimators.queries import n_queries, text_groups
 from defer.estimators.tuning.operating_point import (
     HeldOut,
     OperatingPoint,
@@ -23,7 +25,7 @@ from defer.estimators.tuning.operating_point import (
     favour,
     find_operating_point,
 )
-from defer.exceptions import MissingPropensityWarning, RouterInputError
+from defer.exceptions import DegenerateExpertWarning, MissingPropensityWarning, RouterInputError
 from defer.portfolios.arm_matrix import ArmMatrix
 from defer.portfolios.assignment import Choice, choose, choose_at_price
 from defer.portfolios.limits import Budget, Capacity, Limit, QualityTarget, RiskLevel, Share
@@ -87,7 +89,7 @@ class TunedRouter(BaseRouter):
     ([0, 1], 1.5)
     """
 
-    __metadata_request__fit = {"groups": True}  # noqa: RUF012
+    __metadata_request__fit = {"experts": True, "groups": True}  # noqa: RUF012
 
     _hands_queries_on = True
 
@@ -95,6 +97,7 @@ class TunedRouter(BaseRouter):
     operating_point_: OperatingPoint
     limit_: Limit | None
     arm_bonus_: Floats
+    _answers: ExpertAnswers | None
 
     def __init__(self, router: Any = None, limit: Limit | None = None, *, cv: Any = 5) -> None:
         self.router = router
@@ -122,12 +125,16 @@ class TunedRouter(BaseRouter):
         X: Any,
         y: ArrayLike,
         *,
+        experts: Any = None,
         cost: ArrayLike | None = None,
         propensity: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
         groups: ArrayLike | None = None,
     ) -> Self:
         """Fit; `groups` (n,) keeps rows of one group in one fold.  Otherwise as `BaseRouter.fit`.
+
+        A router that defers may be given the true labels `y` and the answers of `experts`, as `BaseDeferral.fit` takes
+        them; how often its own answer is right is then measured out of fold.
 
         Raises
         ------
@@ -146,10 +153,20 @@ class TunedRouter(BaseRouter):
         if hasattr(self, "operating_point_"):
             del self.operating_point_
         self._groups = None if groups is None else np.asarray(groups)
+        self._answers = None
         try:
-            return super().fit(X, y, cost=cost, propensity=propensity, sample_weight=sample_weight)
+            if experts is None:
+                return super().fit(X, y, cost=cost, propensity=propensity, sample_weight=sample_weight)
+            if not hasattr(self._base(), "predict_own"):
+                raise RouterInputError(
+                    f"TunedRouter: experts= needs a router that defers, such as PostHocDeferral, got {self._base()!r}"
+                )
+            X = self._check_queries(X, reset=True)
+            self._answers = read_answers(y, experts, n=n_queries(X))
+            outcomes = expert_outcomes(self._answers, cost=cost, propensity=propensity, sample_weight=sample_weight)
+            return self._fit_outcomes(X, outcomes)
         finally:
-            del self._groups
+            del self._groups, self._answers
 
     def predict(self, X: Any) -> NDArray[np.generic]:
         """Name of the arm of highest utility at the fitted price, shape (n,)."""
@@ -224,15 +241,23 @@ class TunedRouter(BaseRouter):
 
         names = self.arms_.tolist()
         options = {"propensity": part(outcomes.propensity), "sample_weight": part(outcomes.sample_weight)}
+        if self._answers is None:
+            target: Any = ArmMatrix(part(outcomes.quality), arms=names)
+        else:
+            answers = self._answers if rows is None else self._answers.take(rows)
+            target, options["experts"] = answers.classes[answers.label], answers
+            if outcomes.cell_propensity is not None:
+                options["propensity"] = part(outcomes.cell_propensity)[:, 1:]
         if outcomes.cost is not None:
             options["cost"] = ArmMatrix(part(outcomes.cost), arms=names)
         queries = X if rows is None else _safe_indexing(X, rows)
         with warnings.catch_warnings():
             # The caller was told once.
             warnings.simplefilter("ignore", MissingPropensityWarning)
+            warnings.simplefilter("ignore", DegenerateExpertWarning)
             return clone(self._base()).fit(
                 queries,
-                ArmMatrix(part(outcomes.quality), arms=names),
+                target,
                 **{name: value for name, value in options.items() if value is not None},
             )
 
@@ -250,6 +275,9 @@ class TunedRouter(BaseRouter):
             for table, same, predict in zip(tables, steady, (fitted.predict_quality, fitted.predict_cost), strict=True):
                 table[test] = predict(queries)
                 same &= (table[test] == table[test[0]]).all(axis=0)
+            if self._answers is not None:
+                label = self._answers.classes[self._answers.label[test]]
+                outcomes.quality[test, 0] = fitted.predict_own(queries) == label
         self.router_ = self._fit_part(X, outcomes, None)
         # What is predicted alike for all queries, such as a mean, is taken from the final fit: otherwise queries that
         # will tie when they are routed would differ here by the fold they fell into.
@@ -261,11 +289,12 @@ class TunedRouter(BaseRouter):
         quality, cost = tables
         costs = np.zeros((n, m)) if outcomes.cost is None else outcomes.cost
         kept = np.flatnonzero(weight > 0)
+        propensity = outcomes.propensity if outcomes.cell_propensity is None else outcomes.cell_propensity
         return HeldOut(
             utility=at_cost_weight(quality, cost, self._own_cost_weight)[kept],
             predicted_cost=cost[kept],
-            quality=doubly_robust(outcomes.quality, quality, outcomes.propensity, weight)[kept],
-            cost=doubly_robust(costs, cost, outcomes.propensity, weight)[kept],
+            quality=doubly_robust(outcomes.quality, quality, propensity, weight)[kept],
+            cost=doubly_robust(costs, cost, propensity, weight)[kept],
             weight=weight[kept] / weight.sum(),
             group=None if groups is None else groups[kept],
         )
