@@ -104,6 +104,8 @@ def test_the_code_of_a_page_prints_what_the_page_shows(page, tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("page", ["guide/idea.rst", "guide/logs.rst", "guide/routers.rst", "guide/limits.rst", "guide/evaluation.rst",
+                                  "guide/deferral.rst", "guide/one_expert.rst", "guide/several_experts.rst", "guide/frozen_model.rst",
+                                  "guide/one_shot_underfits.rst", "guide/panels.rst", "guide/which_surrogate.rst",
                                   "pitfalls/leakage.rst", "pitfalls/support.rst", "pitfalls/ties.rst", "pitfalls/threshold_tuning.rst"])  # fmt: skip
 def test_every_guide_page_and_every_page_on_a_mistake_runs_code(page):
     assert page in PAGES

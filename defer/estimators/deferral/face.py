@@ -77,8 +77,10 @@ class BaseDeferral(BaseRouter):
             US dollars per query for the own answer and the experts, or for the experts alone: then the own answer is free.
         propensity : array of shape (n,) or (n, J), optional
             Probability with which an expert was asked; read where it was.  Its answers are weighted by the inverse.
-            Without it, gaps are read as missing at random: whether an expert was asked has nothing to do with what it
-            would have answered.  Without `experts` as for `BaseRouter.fit`.
+            Without it, gaps are read as missing at random: an expert was asked with one probability, whatever the query and
+            whatever it would have answered.  Where only the query decided who was asked, estimators that model every expert
+            by itself (one-vs-all, post-hoc) stay right, and those that weigh them against each other (softmax, two-stage)
+            need the propensity.  Without `experts` as for `BaseRouter.fit`.
         sample_weight : array of shape (n,), optional
             A weight of k is worth k equal rows.
 
