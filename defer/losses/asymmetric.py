@@ -29,7 +29,9 @@ def asymmetric_softmax_deferral(
     -sum_k t_k log pi_k - (1 - c) log psi - c log(1 - psi); for 0/1 costs -log pi_y - ok log psi - (1 - ok) log(1 - psi).
     psi > max pi exactly where d > max u.
 
-    Population minimiser: pi = eta, psi = E[1 - c | x].  Read-out: `asymmetric_softmax_readout`.  Proved: Bayes-consistent.
+    Population minimiser: pi = eta, psi = E[1 - c | x].  Read-out: `asymmetric_softmax_readout`.  Proved: Bayes-consistent
+    where the class columns are 1 - one-hot, with any cost of the expert: pi sums to 1, so that other class costs are
+    known up to a factor only, which the expert's psi does not share.
     Not convex; not smooth where two classes tie for the maximum (the gradient there is the mean over the tied classes).
 
     Parameters
@@ -134,4 +136,8 @@ def other_classes(xp: Any, u: Array) -> tuple[Array, Array, Array, Array]:
     return peak, reference, xp.log(total), share
 
 
-_CLASSES_ONLY = weighted_formula("asymmetric_softmax_deferral", CROSS_ENTROPY, lambda xp, scores, cost: 1.0 - cost)
+def _class_weights(xp: Any, scores: Array, cost: Array, *action: Array) -> Array:
+    return (1.0 - cost) * action[0] if action else 1.0 - cost
+
+
+_CLASSES_ONLY = weighted_formula("asymmetric_softmax_deferral", CROSS_ENTROPY, _class_weights)

@@ -26,11 +26,12 @@ def realizable_deferral(
     the right classes, and CE = -sum_k t_k log softmax(u_1 .. u_K)_k.  Without experts RS = -log(sum_k t_k s_k), the mass of all
     right actions.  A term whose mass no score can change (no right action) is left out.
 
-    Proved: realizable-consistent, that is, where some scores of a class that is closed under scaling reach zero deferral loss,
+    Proved for mix = 1: realizable-consistent, that is, where some scores of a class that is closed under scaling reach zero deferral loss,
     near-minimisers do too.  **Not Bayes-consistent for a random expert**: with eta = (.5, .5) and an expert that is right with
     probability .6 on both classes the minimiser s = (.4, .4, .2) predicts, while the Bayes rule defers.  Even for a
     deterministic expert the minimiser is a set (only s_1 + s_d is determined where the expert always says class 1), in which
-    some members decide wrongly.  No read-out of probabilities.  Not convex.
+    some members decide wrongly.  With mix < 1 neither holds: on the five points of
+    `defer.datasets.realizable_witness` the best minimisers found with mix .1 to .7 err on one.  No read-out of probabilities.  Not convex.
 
     Parameters
     ----------
@@ -83,9 +84,11 @@ def rl2d_deferral(
     surrogate; q = 1 is Psi(t) = 1 - t, of the type of the mean absolute error.  Without experts it is Psi(sum_k t_k s_k).  A
     term whose mass no score can change (no right action) is left out.
 
-    Proved: realizable-consistent under conditions on Psi.  Bayes-consistency is claimed for c = [expert wrong] and is **not**
-    what q = 0 gives with a random expert (see `realizable_deferral`); q = 1 picked a Bayes action in every case that was
-    computed, q = .7 in two, and both are not convex.  No read-out of probabilities.
+    Proved: realizable-consistent under conditions on Psi.  Bayes-consistent for q = 1, where the loss is linear in the softmax:
+    1 - P - (1 - c) s_d, least at a Bayes action.  **Not for q < 1 with a random expert**: with eta = (.5, .5) and an expert
+    that is right with probability p on both classes the minimiser predicts for p < 2**(1 - q) / (1 + 2**(1 - q)), which is
+    .5518 at q = .7, while the Bayes rule defers for every p > .5.  Not convex; towards q = 1 plateaus without a slope make it
+    hard to minimise from afar, and a minimum for a smaller q is the better start.  No read-out of probabilities.
 
     Parameters
     ----------

@@ -226,12 +226,13 @@ def test_both_weightings_agree_exactly_where_the_costs_of_a_sample_sum_to_one():
 def test_the_deferral_loss_is_what_both_weightings_count():
     rng = np.random.default_rng(0)
     cost, decision = rng.random((50, 3)), rng.integers(3, size=50)
-    taken = np.eye(3)[decision]
-    loss = (cost * taken).sum(axis=1)
-    total = cost.sum(axis=1)
-    others = total[:, None] - cost
-    assert loss == pytest.approx(((1 - cost) * (1 - taken)).sum(axis=1) + total - 2)
-    assert loss == pytest.approx((others * (1 - taken)).sum(axis=1) - total)
+    # At scores that are this far apart the mean absolute error counts the agents that are not taken.
+    scores = 1e4 * np.eye(3)[decision]
+    loss, total = cost[np.arange(50), decision], cost.sum(axis=1)
+    first = two_stage(scores, cost, comp_sum="mean_absolute_error").value
+    second = two_stage(scores, cost, comp_sum="mean_absolute_error", weighting="cost_of_others").value
+    assert loss == pytest.approx(first + total - 2)
+    assert loss == pytest.approx(second - total)
 
 
 # --- predictor-rejector

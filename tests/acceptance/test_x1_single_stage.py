@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
+from defer.datasets import DeferralProblem
 from defer.losses import (
     SURROGATES,
     asymmetric_softmax_deferral,
@@ -230,7 +231,15 @@ def test_with_a_deterministic_expert_the_minimiser_is_a_set():
         assert value == pytest.approx(best, abs=1e-9)
         assert np.abs(gradient).max() < 1e-9
     symmetric = np.log([0.25, 0.3, 0.2, 0.25])
-    assert symmetric.argmax() == 1  # outputs the second class: risk .7, where .5 is possible
+    assert function(symmetric)[0] == pytest.approx(best, abs=1e-9)
+    one_query = DeferralProblem(
+        X=[[0.0]], y=[0], experts=[[0]], expert_names=("first",), cost=[0.0], class_probability=[ETA],
+        expert_probability=[[ETA[0]]],
+    )  # fmt: skip
+    assert not defers(symmetric)
+    regret = one_query.regret([0], own_label=[int(symmetric[:3].argmax())])
+    assert regret + one_query.bayes_risk == pytest.approx([0.7])
+    assert one_query.bayes_risk == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(
@@ -248,6 +257,10 @@ def test_the_mean_absolute_type_picks_a_bayes_action(eta, right):
 
 def test_q_between_defers_in_two_cases():
     assert defers(minimise(risk(rl2d_deferral, [0.5, 0.5], [0.6, 0.6], q=0.7), 3).x)
+    for q in (0.3, 0.7, 0.9):
+        least = 2 ** (1 - q) / (1 + 2 ** (1 - q))
+        for p, expected in ((least - 0.005, False), (least + 0.005, True)):
+            assert defers(minimise(risk(rl2d_deferral, [0.5, 0.5], [p, p], q=q), 3).x) == expected
     assert defers(minimise(risk(rl2d_deferral, ETA, RIGHT, q=0.7), 4).x)
 
 
