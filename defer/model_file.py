@@ -44,7 +44,7 @@ def model_bytes(router: Any, *, trusted: Sequence[str] = ()) -> bytes:
     try:
         data = skops.io.dumps(_packed(router), compression=zipfile.ZIP_DEFLATED)
     except Exception as error:  # skops raises a type of its own for every kind of object that it cannot write
-        raise PersistenceError(f"{failure}: {error}") from error
+        raise PersistenceError(f"{failure}: {_why_not_saved(router, set()) or error}") from error
     _check_types(data, failure, trusted)
     return bytes(data)
 
@@ -103,6 +103,24 @@ def _is_own(name: str) -> bool:
     except ImportError:
         return False
     return isinstance(found, type) and f"{found.__module__}.".startswith(_OWN)
+
+
+def _why_not_saved(value: Any, seen: set[int]) -> str | None:
+    """What the first part says that knows that it cannot be saved; None where none does."""
+    if id(value) in seen or isinstance(value, type):
+        return None
+    seen.add(id(value))
+    reason = getattr(value, "not_saved", None)
+    if isinstance(reason, str):
+        return reason
+    parts: list[Any] = []
+    if isinstance(value, (list, tuple)):
+        parts = list(value)
+    elif isinstance(value, dict):
+        parts = list(value.values())
+    elif hasattr(value, "get_params"):
+        parts = list(vars(value).values())
+    return next(filter(None, (_why_not_saved(part, seen) for part in parts)), None)
 
 
 def _packed(router: Any) -> Any:

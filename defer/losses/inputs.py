@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from array_api_compat import array_namespace, device, is_array_api_obj, is_numpy
 from defer.exceptions import CostRangeError, LossInputError
 
 __all__ = [
+    "as_array",
     "as_beside",
     "as_scores",
     "check_action_weight",
@@ -39,7 +41,7 @@ def as_scores(loss: str, scores: Array, *, matrix: bool = True) -> tuple[Any, Ar
     LossInputError
         If they are no numbers, not finite, or have another number of dimensions.
     """
-    scores = _as_array(loss, "scores", scores)
+    scores = as_array(loss, "scores", scores)
     xp = array_namespace(scores)
     if not xp.isdtype(scores.dtype, "real floating"):
         if not xp.isdtype(scores.dtype, ("bool", "integral")):
@@ -73,10 +75,10 @@ def as_beside(loss: str, name: str, values: Array, scores: Array) -> Array:
     if is_numpy_array(scores):
         values = np.asarray(_detached(values))
         if values.dtype.kind not in "biuf":
-            values = _as_array(loss, name, values)
+            values = as_array(loss, name, values)
         return values
     if not is_array_api_obj(values) or is_numpy_array(values):
-        values = xp.asarray(_as_array(loss, name, values))
+        values = xp.asarray(as_array(loss, name, values))
     values = to_device(_detached(values), device(scores))
     return values if xp.isdtype(values.dtype, "integral") else xp.astype(values, scores.dtype)
 
@@ -220,7 +222,7 @@ def check_experts(loss: str, scores: Array, n_experts: int, *, most: int | None 
         If no class is left, or the loss does not take so many experts.
     """
     m = scores.shape[1]
-    if n_experts != int(n_experts) or not 0 <= n_experts < m:
+    if not isinstance(n_experts, Integral) or isinstance(n_experts, bool) or not 0 <= int(n_experts) < m:
         raise LossInputError(
             f"{loss}: n_experts must be an integer from 0 to {m - 1}, because scores have {m} columns and at least one is a "
             f"class, got {n_experts!r}"
@@ -241,7 +243,7 @@ def check_choice(loss: str, option: str, value: Any, allowed: Any) -> None:
 
 def check_share(loss: str, option: str, value: float) -> float:
     """The option as a float; raises LossInputError unless it lies in [0, 1]."""
-    if not 0 <= value <= 1:
+    if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= float(value) <= 1:
         raise LossInputError(f"{loss}: {option} must lie in [0, 1], got {value!r}")
     return float(value)
 
@@ -251,16 +253,26 @@ def columns(xp: Any, like: Array, labels: Array, m: int) -> Array:
     return xp.astype(xp.arange(m, device=device(like))[:, None] == labels[None, :], like.dtype).T
 
 
-def _as_array(loss: str, name: str, values: Any) -> Array:
+def as_array(loss: str, name: str, values: Any) -> Array:
+    """Values as an array of numbers; one of the array API stays as it is.
+
+    Raises
+    ------
+    LossInputError
+        For anything but numbers.
+    """
     if is_array_api_obj(values) and not is_numpy_array(values):
         return values
     array = np.asarray(values)
     if array.dtype.kind in "biuf":
         return array
-    try:
-        return array.astype(np.float64, casting="same_kind" if array.dtype.kind == "c" else "unsafe")
-    except (TypeError, ValueError):
-        raise LossInputError(f"{loss}: {name} must be real numbers, got dtype {array.dtype}") from None
+    # Text that looks like numbers is not read as such, and neither are dates.
+    if array.dtype.kind == "O" and not any(isinstance(value, (str, bytes)) for value in array.flat):
+        try:
+            return array.astype(np.float64)
+        except (TypeError, ValueError):
+            pass
+    raise LossInputError(f"{loss}: {name} must be real numbers, got dtype {array.dtype}")
 
 
 def _detached(array: Array) -> Array:

@@ -11,6 +11,7 @@ loss is one of cost-sensitive classification over m actions.  Notation: s = soft
 from __future__ import annotations
 
 from functools import cache
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from array_api_compat import array_namespace, is_array_api_obj
 from defer.exceptions import LossInputError
 from defer.losses.asymmetric import asymmetric_softmax_deferral
 from defer.losses.inputs import (
+    as_array,
     as_scores,
     check_action_weight,
     check_choice,
@@ -67,7 +69,7 @@ def deferral_cost(y: Array, expert_cost: Array | None = None, *, n_classes: int)
     Raises
     ------
     LossInputError
-        For labels that are no integers in range, and for costs of another number of rows.
+        For labels that are no integers in range, and for costs that are no numbers or of another number of rows.
 
     Examples
     --------
@@ -75,6 +77,8 @@ def deferral_cost(y: Array, expert_cost: Array | None = None, *, n_classes: int)
     array([[0. , 1. , 1. , 0.1],
            [1. , 1. , 0. , 1. ]])
     """
+    if not isinstance(n_classes, Integral) or isinstance(n_classes, bool) or n_classes < 1:
+        raise LossInputError(f"deferral_cost: n_classes must be an integer >= 1, got {n_classes!r}")
     y = y if is_array_api_obj(y) else np.asarray(y)
     xp = array_namespace(y)
     if y.ndim != 1 or not xp.isdtype(y.dtype, "integral"):
@@ -90,7 +94,7 @@ def deferral_cost(y: Array, expert_cost: Array | None = None, *, n_classes: int)
     classes = 1.0 - columns(xp, like, y, n_classes)
     if expert_cost is None:
         return classes
-    experts = xp.astype(xp.asarray(expert_cost), xp.float64)
+    experts = xp.astype(xp.asarray(as_array("deferral_cost", "expert_cost", expert_cost)), xp.float64)
     experts = experts[:, None] if experts.ndim == 1 else experts
     if experts.ndim != 2 or experts.shape[0] != y.shape[0]:
         raise LossInputError(
@@ -275,7 +279,7 @@ def cost_sensitive_deferral(
     bound = None
     if isinstance(c_max, str):
         check_choice(name, "c_max", c_max, ("sample", "bound"))
-    elif not 0 <= c_max < np.inf:
+    elif not isinstance(c_max, Real) or isinstance(c_max, bool) or not 0 <= float(c_max) < np.inf:
         raise LossInputError(f"{name}: c_max must be 'sample', 'bound' or a number >= 0, got {c_max!r}")
     else:
         bound = float(c_max)

@@ -10,6 +10,7 @@ import numpy as np
 from array_api_compat import array_namespace, is_numpy_array
 
 from defer.exceptions import LossInputError
+from defer.losses.inputs import as_beside
 
 __all__ = ["Formula", "LossValue"]
 
@@ -90,7 +91,8 @@ class LossValue:
     ) -> None:
         self._formula, self._scores, self._tables, self._weight = formula, scores, tables, weight
         self._gradient: Array | None = None
-        self.value: Array = self._weighted(_evaluate(formula.value, scores, tables, per_row=True))
+        # Adding 0 turns the -0.0 of a sum without terms into the 0.0 that it is.
+        self.value: Array = self._weighted(_evaluate(formula.value, scores, tables, per_row=True) + 0.0)
 
     def __repr__(self) -> str:
         return f"LossValue({self._formula.name}, n={self.value.shape[0]})"
@@ -118,21 +120,20 @@ class LossValue:
         Raises
         ------
         LossInputError
-            If the loss has no cheap Hessian, or the shape is another one.
+            If the loss has no cheap Hessian, or the vector is no array of numbers of this shape.
         """
         if self._formula.hessian is None:
             raise LossInputError(
                 f"{self._formula.name}: has no cheap Hessian product; take differences of `gradient`, or a method that needs "
                 "gradients only, such as L-BFGS"
             )
+        vector = as_beside(self._formula.name, "vector", vector, self._scores)
         if tuple(vector.shape) != tuple(self._scores.shape):
             raise LossInputError(
                 f"{self._formula.name}: vector has shape {tuple(vector.shape)}; it needs that of the scores, "
                 f"{tuple(self._scores.shape)}"
             )
-        return self._weighted(
-            _evaluate(self._formula.hessian, _detached(self._scores), (_detached(vector), *self._tables))
-        )
+        return self._weighted(_evaluate(self._formula.hessian, _detached(self._scores), (vector, *self._tables)))
 
     def _weighted(self, rows: Array) -> Array:
         if self._weight is None:

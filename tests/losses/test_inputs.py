@@ -61,6 +61,31 @@ def test_scores_of_another_kind_or_shape():
         losses.post_hoc_regression(U, C)
 
 
+@pytest.mark.parametrize("kind", [str, object, "datetime64[s]"])
+def test_text_and_dates_are_not_read_as_numbers(kind):
+    numbers = np.full((3, 4), "0") if kind is object else np.zeros((3, 4), dtype=int)
+    given = numbers.astype(kind)
+    with raises(f"softmax_deferral: cost must be real numbers, got dtype {given.dtype}"):
+        losses.softmax_deferral(U, given)
+    with raises(f"softmax_deferral: scores must be real numbers, got dtype {given.dtype}"):
+        losses.softmax_deferral(given, C)
+    with raises(f"softmax_deferral: weight must be real numbers, got dtype {given.dtype}"):
+        losses.softmax_deferral(U, C, weight=given[:, 0])
+
+
+def test_a_sample_without_any_weight_costs_nothing_and_pulls_nowhere():
+    given = {
+        "softmax_deferral": np.ones((3, 4)), "two_stage": np.ones((3, 4)), "cost_sensitive_deferral": C,
+        "realizable_deferral": np.ones((3, 4)), "rl2d_deferral": np.ones((3, 4)),
+    }  # fmt: skip
+    for name, cost in given.items():
+        loss = getattr(losses, name)(U + 0.5, cost)
+        assert [str(value) for value in loss.value] == ["0.0"] * 3, name  # and not -0.0
+        assert not loss.gradient.any(), name
+    for loss in losses.COMP_SUMS.values():
+        assert [str(value) for value in loss(U + 0.5, np.zeros((3, 4))).value] == ["0.0"] * 3
+
+
 def test_objects_that_are_numbers_are_read():
     assert losses.cross_entropy(U.astype(object), Y).value.dtype == np.float64
 
@@ -233,6 +258,8 @@ def test_options():
         losses.realizable_deferral(U, C, mix=np.nan)
     with raises("softmax_deferral: alpha must lie in [0, 1], got 2"):
         losses.softmax_deferral(U, C, alpha=2)
+    with raises("softmax_deferral: alpha must lie in [0, 1], got 'x'"):
+        losses.softmax_deferral(U, C, alpha="x")
     with raises("softmax_deferral: alpha other than 1 is defined for one expert, got alpha=0.5 with n_experts=2"):
         losses.softmax_deferral(U, C, alpha=0.5, n_experts=2)
     margins = "'logistic', 'exponential', 'hinge', 'squared_hinge', 'sigmoid'"
@@ -251,10 +278,12 @@ def test_options():
         losses.cost_sensitive_deferral(U, C, c_max="largest")
     with raises("cost_sensitive_deferral: c_max must be 'sample', 'bound' or a number >= 0, got -1.0"):
         losses.cost_sensitive_deferral(U, C, c_max=-1.0)
+    with raises("cost_sensitive_deferral: c_max must be 'sample', 'bound' or a number >= 0, got None"):
+        losses.cost_sensitive_deferral(U, C, c_max=None)
 
 
 def test_numbers_of_experts():
-    for wrong in (-1, 4, 0.5):
+    for wrong in (-1, 4, 0.5, None, True):
         with raises(
             "ova_deferral: n_experts must be an integer from 0 to 3, because scores have 4 columns and at least one is a class, got "
             f"{wrong}"
@@ -280,6 +309,10 @@ def test_hessian_products():
         losses.realizable_deferral(U, C).hessian_product(U)
     with raises("ova_deferral: vector has shape (3, 3); it needs that of the scores, (3, 4)"):
         losses.ova_deferral(U, C).hessian_product(U[:, :3])
+    with raises("ova_deferral: vector must be real numbers, got dtype <U1"):
+        losses.ova_deferral(U, C).hessian_product("a")
+    listed = losses.ova_deferral(U, C).hessian_product((U + 1.0).tolist())
+    np.testing.assert_array_equal(listed, losses.ova_deferral(U, C).hessian_product(U + 1.0))
 
 
 def test_labels_and_costs_of_a_deferral_problem():
@@ -291,6 +324,11 @@ def test_labels_and_costs_of_a_deferral_problem():
         losses.deferral_cost(Y, n_classes=2)
     with raises("deferral_cost: expert_cost has shape (2, 1); it needs (3, J), one row per label"):
         losses.deferral_cost(Y, [0.1, 0.2], n_classes=3)
+    with raises("deferral_cost: expert_cost must be real numbers, got dtype <U3"):
+        losses.deferral_cost(Y, ["0.1", "0.2", "0.3"], n_classes=3)
+    for wrong in (0, 2.5, "3", True):
+        with raises(f"deferral_cost: n_classes must be an integer >= 1, got {wrong!r}"):
+            losses.deferral_cost(Y, n_classes=wrong)
 
 
 def test_the_same_messages_for_tensors():

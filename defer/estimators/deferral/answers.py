@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,12 +12,19 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
-from defer.exceptions import RouterInputError
+from defer.exceptions import DeferWarning, RouterInputError
+from defer.portfolios.expert_names import expert_names
 
-__all__ = ["OWN", "ExpertAnswers", "is_asked", "read_answers", "read_expert_table"]
+__all__ = [
+    "OWN", "ExpertAnswers", "check_answers", "is_asked", "is_missing", "kind_of_labels", "read_answers",
+    "read_expert_table", "read_labels",
+]  # fmt: skip
 
 OWN = "own"
 """Name of the arm that is the system's own prediction."""
+
+# What a gap becomes where a table of answers is turned into text.
+_GAPS_AS_TEXT = ("", "nan", "NaN", "None", "<NA>", "NaT")
 
 
 @dataclass(frozen=True)
@@ -47,40 +55,56 @@ class ExpertAnswers:
         return replace(self, label=self.label[rows], answer=self.answer[rows], right=self.right[rows])
 
 
-def read_answers(y: ArrayLike, experts: Any, *, n: int) -> ExpertAnswers:
+def read_answers(y: ArrayLike, experts: Any, *, n: int, weight: NDArray[np.float64] | None = None) -> ExpertAnswers:
     """Read and check labels and the answers of experts.
 
     Parameters
     ----------
     y : array of shape (n,)
         True labels.
-    experts : array of shape (n,) or (n, J), or frame with one column per expert
-        Answers, of the kind of `y`; NaN, None or a masked value where the expert was not asked.
+    experts : array of shape (n,) or (n, J), or frame with one column per expert, or ExpertAnswers
+        Answers, of the kind of `y`; NaN, None or a masked value where the expert was not asked.  An `ExpertAnswers` was
+        checked before, and is not again.
     n : int
         Number of queries.
+    weight : array of shape (n,), optional
+        Sample weights, checked; what stands in rows of weight 0 alone is not there.
 
     Raises
     ------
     RouterInputError
         If shapes do not match, a label is missing, `y` holds one class, an expert was never asked or answers with labels
-        of another type than those of `y`, or two experts have one name.
+        of another kind than those of `y`, a gap is written as text, or two experts have one name.
+
+    Warns
+    -----
+    DeferWarning
+        If an answer is no class of `y`.
 
     Examples
     --------
     >>> answers = read_answers(["cat", "dog", "cat"], [["cat", None], ["cat", "dog"], [None, "dog"]], n=3)
     >>> answers.names.tolist(), answers.right.tolist()
-    (['expert 0', 'expert 1'], [[1.0, nan], [0.0, 1.0], [nan, 0.0]])
+    (['expert 1', 'expert 2'], [[1.0, nan], [0.0, 1.0], [nan, 0.0]])
     """
-    classes, label = _read_labels(y, n)
+    classes, label = read_labels(y, n)
+    counted = "" if weight is None else " in rows of positive weight"
+    present = np.flatnonzero(np.bincount(label, weights=weight, minlength=len(classes)))
+    if len(present) < 2:
+        only = classes.tolist()[present[0]]
+        raise RouterInputError(
+            f"y holds one class{counted}, {only!r}: there is nothing to classify and nothing to defer"
+        )
     names, answer = read_expert_table(experts, n=n)
     asked = is_asked(answer)
-    never = np.flatnonzero(~asked.any(axis=0))
+    never = np.flatnonzero(~(asked if weight is None else asked & (weight > 0)[:, None]).any(axis=0))
     if len(never):
         raise RouterInputError(
-            f"experts: {len(never)} of {len(names)} experts have no answer, the first is {str(names[never[0]])!r}; leave them out"
+            f"experts: {len(never)} of {len(names)} experts have no answer{counted}, the first is "
+            f"{str(names[never[0]])!r}; leave them out"
         )
-    for column, name in enumerate(names):
-        _check_kind(str(name), answer[asked[:, column], column], classes)
+    if not isinstance(experts, ExpertAnswers):
+        check_answers(names, answer, classes, some_known=True)
     right = np.full(answer.shape, np.nan)
     right[asked] = (answer == classes[label].astype(object)[:, None])[asked]
     return ExpertAnswers(classes, label, names, answer, right)
@@ -115,12 +139,8 @@ def read_expert_table(
             f"experts must hold one row per query and one column per expert: X has {n} rows, experts has shape {table.shape}"
         )
     if found is None:
-        found = ["expert"] if table.shape[1] == 1 else [f"expert {column}" for column in range(table.shape[1])]
-        if names is not None and len(names) == len(found):
-            found = names.tolist()
-    twice = [name for name in found if found.count(name) > 1]
-    if twice:
-        raise RouterInputError(f"experts names {twice[0]!r} {found.count(twice[0])} times: {found}")
+        given = names is not None and len(names) == table.shape[1]
+        found = names.tolist() if given else expert_names(table.shape[1])  # type: ignore[union-attr]
     if OWN in found:
         raise RouterInputError(f"experts names an expert {OWN!r}, which is the name of the system's own arm; rename it")
     if names is not None:
@@ -146,37 +166,148 @@ def is_asked(answer: NDArray[np.object_]) -> NDArray[np.bool_]:
     return np.fromiter((value is not None for value in answer.flat), bool, answer.size).reshape(answer.shape)
 
 
-def _read_labels(y: ArrayLike, n: int) -> tuple[NDArray[np.generic], NDArray[np.intp]]:
+def check_answers(
+    names: NDArray[np.generic],
+    answer: NDArray[np.object_],
+    classes: NDArray[np.generic],
+    *,
+    some_known: bool = False,
+    warn: bool = True,
+    stacklevel: int = 4,
+) -> None:
+    """Refuse answers that are not of the kind of the labels and gaps that are written as text; warn of what is no label.
+
+    Parameters
+    ----------
+    names : array of shape (J,)
+    answer : object array of shape (n, J), None where not asked
+    classes : array
+        Labels that are known.
+    some_known : bool, default=False
+        Whether every expert has to have given one of them.
+    warn : bool, default=True
+        Whether to warn.
+    stacklevel : int, default=4
+        Of the warning; so that it names the line of the user.
+
+    Raises
+    ------
+    RouterInputError
+        Names the expert, the number of its answers, the first one and its row.
+
+    Warns
+    -----
+    DeferWarning
+        If an answer is no label: it counts as wrong.
+
+    Examples
+    --------
+    >>> check_answers(np.array(["ann"]), np.array([["cat"], [None]], dtype=object), np.array(["cat", "dog"]))
+    """
+    for column, name in enumerate(names.tolist()):
+        rows = np.flatnonzero(is_asked(answer[:, column]))
+        if len(rows):
+            strange = _check_expert(str(name), answer[rows, column].tolist(), rows, classes, some_known)
+            if strange and warn:
+                warnings.warn(strange, DeferWarning, stacklevel=stacklevel)
+
+
+def _check_expert(
+    name: str, given: list[Any], rows: NDArray[np.intp], classes: NDArray[np.generic], some_known: bool
+) -> str:
+    """What there is to warn of, or an empty text."""
+    known, kind, first = set(classes.tolist()), kind_of_labels(classes), classes.tolist()[0]
+    wrong = [value for value in given if _kind(value) != kind]
+    if wrong:
+        flags = "; give what the expert answered, not whether it was right"
+        raise RouterInputError(
+            f"experts: {len(wrong)} of {len(given)} answers of {name!r} are of type {type(wrong[0]).__name__}, the first is "
+            f"{wrong[0]!r}, and y holds {kind} such as {first!r}"
+            f"{flags if 'truth values' in (kind, _kind(wrong[0])) else ''}"
+        )
+    strange = [place for place, value in enumerate(given) if value not in known]
+    gaps = [place for place in strange if isinstance(given[place], str) and given[place].strip() in _GAPS_AS_TEXT]
+    if gaps:
+        raise RouterInputError(
+            f"experts: {len(gaps)} of {len(given)} answers of {name!r} are gaps written as text, the first is "
+            f"{given[gaps[0]]!r} in row {rows[gaps[0]]}; where an expert was not asked there must be None or NaN"
+        )
+    if some_known and len(strange) == len(given):
+        raise RouterInputError(
+            f"experts: none of the {len(given)} answers of {name!r} is a class of y, the first is {given[0]!r}; the classes "
+            f"are {classes.tolist()}"
+        )
+    if not strange:
+        return ""
+    return (
+        f"experts: {len(strange)} of {len(given)} answers of {name!r} are no class of y, the first is {given[strange[0]]!r} in "
+        f"row {rows[strange[0]]}; they count as wrong: an expert who was not asked has None or NaN"
+    )
+
+
+def kind_of_labels(classes: NDArray[np.generic]) -> str:
+    """What labels are: "text", "truth values" or "numbers".
+
+    Examples
+    --------
+    >>> kind_of_labels(np.array(["a"])), kind_of_labels(np.array([True])), kind_of_labels(np.array([0]))
+    ('text', 'truth values', 'numbers')
+    """
+    return _kind(classes.tolist()[0])
+
+
+def _kind(value: Any) -> str:
+    return "text" if isinstance(value, str) else "truth values" if isinstance(value, bool) else "numbers"
+
+
+def read_labels(y: ArrayLike, n: int) -> tuple[NDArray[np.generic], NDArray[np.intp]]:
+    """Classes, sorted, and the index of the class of every query.
+
+    Parameters
+    ----------
+    y : array of shape (n,)
+        True labels.
+    n : int
+        Number of queries.
+
+    Raises
+    ------
+    RouterInputError
+        On another shape, or where a label is missing.
+
+    Examples
+    --------
+    >>> classes, label = read_labels(["dog", "cat"], 2)
+    >>> classes.tolist(), label.tolist()
+    (['cat', 'dog'], [1, 0])
+    """
     if y is None:
         raise RouterInputError("y is None, and experts= needs the true labels, shape (n,)")
     if np.ndim(y) == 2 and np.shape(y)[1] > 1:
         raise RouterInputError(
             f"y must be the true labels, shape (n,), where experts= is given, got shape {np.shape(y)}; a table of quality "
-            "is fitted without experts="
+            "is read without experts="
         )
+    hidden = np.ma.getmaskarray(y).ravel() if isinstance(y, np.ma.MaskedArray) else False
     labels = column_or_1d(y, warn=True)
     if len(labels) != n:
         raise RouterInputError(
             f"Found input variables with inconsistent numbers of samples: X has {n} rows, y has {len(labels)}"
         )
-    missing = np.flatnonzero([_is_missing(value) for value in labels.tolist()])
+    missing = np.flatnonzero(hidden | np.array([is_missing(value) for value in labels.tolist()], dtype=bool))
     if len(missing):
         raise RouterInputError(
             f"y has {len(missing)} of {n} labels missing, the first in row {missing[0]}; leave such rows out"
         )
     check_classification_targets(labels)
     classes, label = np.unique(labels, return_inverse=True)
-    if len(classes) < 2:
-        raise RouterInputError(
-            f"y holds one class, {classes[0].item() if hasattr(classes[0], 'item') else classes[0]!r}: there is nothing "
-            "to classify and nothing to defer"
-        )
     return classes, label.ravel()
 
 
 def _columns(experts: Any) -> tuple[list[str] | None, NDArray[np.object_]]:
     if isinstance(experts, ExpertAnswers):
         return experts.names.tolist(), experts.answer
+    _check_distinct(experts)
     frame = nw.from_native(experts, eager_only=True, allow_series=True, pass_through=True)
     if isinstance(frame, nw.Series):
         if not frame.name:
@@ -197,34 +328,32 @@ def _columns(experts: Any) -> tuple[list[str] | None, NDArray[np.object_]]:
     return None, _plain(given.ravel().tolist()).reshape(given.shape)
 
 
+def _check_distinct(experts: Any) -> None:
+    """Refuse a frame in which two experts have one name, which narwhals would not read."""
+    names = getattr(experts, "column_names", getattr(experts, "columns", ()))  # pyarrow's `columns` are the data
+    found = [str(name) for name in names]
+    twice = [name for name in found if found.count(name) > 1]
+    if twice:
+        raise RouterInputError(f"experts names {twice[0]!r} {found.count(twice[0])} times: {found}")
+
+
 def _plain(values: list[Any]) -> NDArray[np.object_]:
     """Python values, None for every kind of missing one."""
     column = np.empty(len(values), dtype=object)
-    column[:] = [
-        None if _is_missing(value) else getattr(value, "item", lambda value=value: value)() for value in values
-    ]
+    column[:] = [None if is_missing(value) else getattr(value, "item", lambda value=value: value)() for value in values]
     return column
 
 
-def _is_missing(value: Any) -> bool:
+def is_missing(value: Any) -> bool:
+    """Whether a value is None, NaN, or the missing value of a frame.
+
+    Examples
+    --------
+    >>> is_missing(None), is_missing(float("nan")), is_missing("nan")
+    (True, True, False)
+    """
     if value is None:
         return True
     if isinstance(value, (float, np.floating)):
         return bool(np.isnan(value))
     return type(value).__name__ in ("NAType", "NaTType")
-
-
-def _check_kind(name: str, answers: NDArray[np.object_], classes: NDArray[np.generic]) -> None:
-    text = classes.dtype.kind in "UTSO" and isinstance(classes.tolist()[0], str)
-    wrong = [value for value in answers.tolist() if isinstance(value, str) != text]
-    if wrong:
-        raise RouterInputError(
-            f"experts: {len(wrong)} of {len(answers)} answers of {name!r} are of type {type(wrong[0]).__name__}, the first is "
-            f"{wrong[0]!r}, and y holds {'text' if text else 'numbers'} such as {classes.tolist()[0]!r}"
-        )
-    known = set(classes.tolist())
-    if not known & set(answers.tolist()):
-        raise RouterInputError(
-            f"experts: none of the {len(answers)} answers of {name!r} is a class of y, the first is {answers[0]!r}; the classes "
-            f"are {classes.tolist()}"
-        )

@@ -16,9 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import issparse
 from scipy.sparse import vstack as sparse_vstack
-from sklearn.base import clone
-from sklearn.utils.validation import has_fit_parameter
 
+from defer.estimators.deferral.own_model import fit_model, last_step, takes_weight
 from defer.exceptions import RouterInputError
 
 __all__ = [
@@ -93,9 +92,9 @@ def check_classifier(classifier: Any, *, owner: str) -> None:
     name = type(classifier).__name__
     if not hasattr(classifier, "predict_proba"):
         raise RouterInputError(f"{owner}: the classifier {name} has no predict_proba, which scores are made from")
-    if not has_fit_parameter(classifier, "sample_weight"):
+    if not takes_weight(classifier):
         raise RouterInputError(
-            f"{owner}: the classifier {name} takes no sample_weight, which is how it is told of costs"
+            f"{owner}: the classifier {type(last_step(classifier)).__name__} takes no sample_weight, which is how it is told of costs"
         )
 
 
@@ -119,7 +118,7 @@ def fit_action_classifier(classifier: Any, X: Any, credit: Floats) -> ActionClas
     if len(actions) < 2:
         return ActionClassifier(None, actions if len(actions) else np.arange(credit.shape[1]), credit.shape[1])
     label, row = np.nonzero(credit.T > 0)
-    fitted = clone(classifier).fit(X[row], np.searchsorted(actions, label), sample_weight=credit[row, label])
+    fitted = fit_model(classifier, X[row], np.searchsorted(actions, label), credit[row, label])
     return ActionClassifier(fitted, actions, credit.shape[1])
 
 
@@ -150,5 +149,5 @@ def fit_binary_classifiers(classifier: Any, X: Any, credit: Floats, against: Flo
         rows = sparse_vstack([X[good], X[bad]], format="csr") if issparse(X) else np.vstack([X[good], X[bad]])
         label = np.repeat([1, 0], [len(good), len(bad)])
         weight = np.concatenate([credit[good, action], against[bad, action]])
-        fitted.append(clone(classifier).fit(rows, label, sample_weight=weight))
+        fitted.append(fit_model(classifier, rows, label, weight))
     return BinaryClassifiers(tuple(fitted), constant)

@@ -9,24 +9,23 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logit
 from sklearn.linear_model import LogisticRegression
-from sklearn.utils import get_tags
 
 from defer.estimators.deferral.answers import ExpertAnswers
 from defer.estimators.deferral.expert_outcomes import outcome_weights
-from defer.estimators.deferral.face import BaseDeferral
-from defer.estimators.deferral.own_model import check_model, cross_fitted_probability, fit_own
+from defer.estimators.deferral.own_model import check_cv, check_model, cross_fitted_probability, fit_own, take_sparse
+from defer.estimators.deferral.parameter_checks import check_flags
+from defer.estimators.deferral.pricing import PricedDeferral
+from defer.estimators.deferral.query_features import as_features
 from defer.estimators.deferral.right_model import check_unit_quality, fit_right, logistic
-from defer.estimators.deferral.score_learner import as_features
 from defer.estimators.outcomes_input import Outcomes
 from defer.estimators.queries import n_queries
-from defer.exceptions import RouterInputError
 
 __all__ = ["ConfidenceDeferral"]
 
 Floats = NDArray[np.float64]
 
 
-class ConfidenceDeferral(BaseDeferral):
+class ConfidenceDeferral(PricedDeferral):
     """Defer where the largest probability of the classifier is low.
 
     Own quality is the largest probability of the base, and each expert has one quality for all queries, the share of its
@@ -41,11 +40,11 @@ class ConfidenceDeferral(BaseDeferral):
     calibrated : bool, default=False
         Pass the largest probability through a logistic curve in its log-odds (Platt scaling), fitted to whether the answer
         is right.  It changes no answer, only when one is trusted.
-    cv : int, splitter or iterable of (train, test), default=5
+    cv : int, splitter or list of (train, test), default=5
         Folds in which the curve gets probabilities of queries that the base has not seen.
     cost_weight : float, default=0.0
         Quality given up per US dollar.
-    random_state : int, RandomState instance or None
+    random_state : int, Generator, RandomState instance or None
         Shuffles the folds.
 
     Attributes
@@ -94,15 +93,21 @@ class ConfidenceDeferral(BaseDeferral):
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = bool(isinstance(self.base, type) or get_tags(self._base()).input_tags.sparse)
+        tags.input_tags.sparse = take_sparse(self.base)
         tags.classifier_tags.poor_score = True
         return tags
 
     def _base(self) -> Any:
         return logistic() if self.base is None else self.base
 
-    def _fit(self, X: Any, outcomes: Outcomes) -> None:
+    def _check_parameters(self, outcomes: Outcomes) -> None:
         check_model("ConfidenceDeferral", "base", self._base())
+        check_flags("ConfidenceDeferral", calibrated=self.calibrated)
+        check_cv("ConfidenceDeferral", self.cv)
+        self._fix_cost_weight(outcomes, learned=False)
+
+    def _fit(self, X: Any, outcomes: Outcomes) -> None:
+        self._check_parameters(outcomes)
         check_unit_quality("ConfidenceDeferral", outcomes)
         weight = outcome_weights(outcomes)
         X = as_features(X, owner="ConfidenceDeferral")
@@ -112,9 +117,7 @@ class ConfidenceDeferral(BaseDeferral):
 
     def _fit_answers(self, X: Any, answers: ExpertAnswers, outcomes: Outcomes) -> None:
         base, weight = self._base(), outcomes.sample_weight
-        check_model("ConfidenceDeferral", "base", base)
-        if not isinstance(self.calibrated, (bool, np.bool_)):
-            raise RouterInputError(f"ConfidenceDeferral: calibrated must be True or False, got {self.calibrated!r}")
+        self._check_parameters(outcomes)
         own = fit_own(base, X, answers, weight=weight)
         if self.calibrated:
             seen = cross_fitted_probability(base, X, answers, cv=self.cv, weight=weight, random_state=self.random_state)

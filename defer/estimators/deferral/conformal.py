@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import warnings
 from fractions import Fraction
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any, Self
 
 import numpy as np
@@ -29,6 +29,7 @@ from defer.estimators.deferral.panel_coverage import (
     why_whole,
 )
 from defer.estimators.deferral.panel_tables import expert_label, read_confidence, read_groups, read_right
+from defer.estimators.deferral.parameter_checks import check_choices, check_counts
 from defer.exceptions import FallbackWarning, RouterInputError
 
 __all__ = ["ConformalPanel"]
@@ -95,6 +96,9 @@ class ConformalPanel(BaseEstimator):  # type: ignore[misc]
     `FallbackWarning`).  The promise is marginal, over calibration and query: it does not hold for each query, nor given
     the calibration rows; with groups it holds within every group.  The confidence may be anything >= 0; the better it
     sorts the experts, the smaller the panels.
+
+    A panel is no router, which is what `defer.save` writes with its checks, and its groups may be labels of any type; keep it
+    with ``joblib.dump(panel, path)``, and load such files from sources that you trust alone.
 
     Exchangeable means: calibrate on rows that neither the router nor the confidence was fitted on, and on those alone that
     would come to a panel.  With a router whose first arm is the own prediction::
@@ -235,11 +239,13 @@ class ConformalPanel(BaseEstimator):  # type: ignore[misc]
 
         Parameters
         ----------
-        confidence, right, groups, random_state
+        confidence, right, groups
             As for `fit` and `predict_set`; gaps in `right` are treated as in `fit`, so that "as_wrong" gives a coverage
             that the true one is not below.
         level : float in (0, 1), default=0.95
             Of the intervals.
+        random_state : int, Generator, RandomState instance or None
+            As for `predict_set`.
 
         Returns
         -------
@@ -261,18 +267,12 @@ class ConformalPanel(BaseEstimator):  # type: ignore[misc]
         return panel_coverage(panel[kept], outcome[kept] == 1, float(level))
 
     def _check_parameters(self) -> Fraction:
-        for name, allowed in (("rule", _RULES), ("missing", _MISSING)):
-            if getattr(self, name) not in allowed:
-                raise RouterInputError(
-                    f"ConformalPanel: {name} must be one of {list(allowed)}, got {getattr(self, name)!r}"
-                )
+        check_choices(self, rule=_RULES, missing=_MISSING)
         penalty = self.penalty
         if isinstance(penalty, bool) or not isinstance(penalty, Real) or not 0 <= float(penalty) < np.inf:
             raise RouterInputError(f"ConformalPanel: penalty must be a finite number >= 0, got {penalty!r}")
-        for name, least in (("k_reg", 0), ("min_group_size", 1)):
-            count = getattr(self, name)
-            if isinstance(count, bool) or not isinstance(count, Integral) or count < least:
-                raise RouterInputError(f"ConformalPanel: {name} must be an integer >= {least}, got {count!r}")
+        check_counts("ConformalPanel", least=0, k_reg=self.k_reg)
+        check_counts("ConformalPanel", min_group_size=self.min_group_size)
         return exact_share(self.alpha)
 
     def _score_parameters(self) -> dict[str, Any]:

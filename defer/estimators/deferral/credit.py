@@ -18,12 +18,13 @@ from sklearn.linear_model import Ridge
 
 from defer.estimators.deferral.linear import LinearScores
 
-__all__ = ["Bound", "CreditTotals", "credit_bound", "credit_shares", "fit_credit_totals"]
+__all__ = ["Bound", "CreditTotals", "at_least_some", "credit_bound", "credit_shares", "fit_credit_totals"]
 
 Floats = NDArray[np.float64]
 Bound = Literal["one", "sum", "largest"]
 """What b is."""
 
+# A total below this would turn the order of the scores around by rounding.
 _LEAST_TOTAL = 1e-12
 
 
@@ -49,10 +50,26 @@ class CreditTotals:
     low: Floats
     high: Floats
 
+    def total_and_bound(self, X: Any) -> tuple[Floats, Floats]:
+        """Expected total credit and expected bound of every query, each of shape (n, 1)."""
+        total, bound = np.clip(self.model.scores(X), self.low, self.high).T[..., None]
+        return total, bound
+
     def utility(self, share: Floats, X: Any) -> Floats:
         """1 - E[c_j | x] of every action, shape (n, m)."""
-        total, bound = np.clip(self.model.scores(X), self.low, self.high).T[..., None]
-        return (1.0 - bound) + share * np.maximum(total, _LEAST_TOTAL)
+        total, bound = self.total_and_bound(X)
+        return (1.0 - bound) + share * at_least_some(total)
+
+
+def at_least_some(total: Floats) -> Floats:
+    """A total that shares are multiplied by, kept positive: it must not turn their order around.
+
+    Examples
+    --------
+    >>> at_least_some(np.array([-0.5, 2.0])).tolist()
+    [1e-12, 2.0]
+    """
+    return np.maximum(total, _LEAST_TOTAL)
 
 
 def credit_bound(cost: Floats, bound: Bound) -> Floats:
@@ -86,7 +103,7 @@ def fit_credit_totals(
     """
     m = cost.shape[1]
     if weight.ndim == 2:
-        parts = [_regress(X, 1.0 - cost[:, [arm]], weight[:, arm], C) for arm in range(m)]
+        parts = [_ridge(X, 1.0 - cost[:, [arm]], weight[:, arm], C) for arm in range(m)]
         coef = np.vstack([np.sum([part.coef[0] for part in parts], axis=0), np.zeros(X.shape[1])])
         seen = weight > 0
         low, high = (np.where(seen, 1.0 - cost, empty) for empty in (np.inf, -np.inf))
@@ -95,7 +112,7 @@ def fit_credit_totals(
     b = credit_bound(cost, bound)
     table = np.hstack([(b - cost)[:, :n_summed].sum(axis=1, keepdims=True), b])
     seen = table[weight > 0]
-    return CreditTotals(_regress(X, table, weight, C), seen.min(axis=0), seen.max(axis=0))
+    return CreditTotals(_ridge(X, table, weight, C), seen.min(axis=0), seen.max(axis=0))
 
 
 def credit_shares(scores: Floats, *, comp_sum: str = "cross_entropy", q: float = 0.7) -> Floats:
@@ -124,7 +141,7 @@ def credit_shares(scores: Floats, *, comp_sum: str = "cross_entropy", q: float =
     return np.asarray(softmax(sharpness.get(comp_sum, 1.0) * scores, axis=1))
 
 
-def _regress(X: Any, table: Floats, weight: Floats, C: float) -> LinearScores:
+def _ridge(X: Any, table: Floats, weight: Floats, C: float) -> LinearScores:
     """Ridge regression of every column; a column that is constant needs none."""
     rows = np.flatnonzero(weight > 0)
     coef, intercept = np.zeros((table.shape[1], X.shape[1])), table[rows[0]].astype(np.float64)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from defer.estimators.deferral.answers import OWN, ExpertAnswers
-from defer.estimators.outcomes_input import Outcomes, read_outcomes, read_table
+from defer.estimators.outcomes_input import Outcomes, read_outcomes, read_table, read_weight
 from defer.exceptions import DegenerateExpertWarning, RouterInputError
 from defer.portfolios.arm_matrix import ArmMatrix
 
@@ -49,10 +49,12 @@ def outcome_weights(outcomes: Outcomes) -> Floats:
     return weight
 
 
-def _warn_of_degenerate_experts(answers: ExpertAnswers) -> None:
+def _warn_of_degenerate_experts(answers: ExpertAnswers, weight: Floats | None) -> None:
+    counted = np.isfinite(answers.right)
+    if weight is not None:
+        counted &= (weight > 0)[:, None]
     for column, name in enumerate(answers.names):
-        right = answers.right[:, column]
-        right = right[np.isfinite(right)]
+        right = answers.right[counted[:, column], column]
         if len(right) > 1 and right.min() == right.max():
             what = "is right in all" if right[0] else "is right in none"
             warnings.warn(
@@ -81,7 +83,7 @@ def expert_outcomes(
     Warns
     -----
     DegenerateExpertWarning
-        If an expert is right in all, or in none, of its answers.
+        If an expert is right in all, or in none, of its answers that have a positive weight.
 
     Examples
     --------
@@ -90,81 +92,92 @@ def expert_outcomes(
     >>> expert_outcomes(answers, cost=None, propensity=None, sample_weight=None).quality.tolist()
     [[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [0.0, 1.0, nan]]
     """
-    _warn_of_degenerate_experts(answers)
     n = len(answers.label)
+    _warn_of_degenerate_experts(answers, read_weight(sample_weight, n=n))
     arms = [OWN, *answers.names.tolist()]
     quality = ArmMatrix(np.column_stack([np.zeros(n), answers.right]), arms)
-    price = None if cost is None else ArmMatrix(cost_table(cost, answers.names), arms)
+    price = None if cost is None else ArmMatrix(cost_table(cost, answers.names, n=n), arms)
     outcomes = read_outcomes(quality, n=n, cost=price, sample_weight=sample_weight)
-    if propensity is None or np.isfinite(answers.right).all():
+    if propensity is None:
         return outcomes
-    cells = np.column_stack([np.ones(n), propensity_table(propensity, answers.right)])
+    chance = propensity_table(propensity, answers.right, names=answers.names)
+    if np.isfinite(answers.right).all():
+        return outcomes
+    cells = np.column_stack([np.ones(n), chance])
     return replace(outcomes, weight=outcomes.sample_weight, weighting="inverse propensity", cell_propensity=cells)
 
 
-def cost_table(cost: ArrayLike, names: NDArray[np.generic]) -> Floats:
+def cost_table(cost: ArrayLike, names: NDArray[np.generic], *, n: int) -> Floats:
     """Costs of own and the experts, shape (n, 1 + J); the own answer is free where `cost` has no column for it.
 
     Parameters
     ----------
-    cost : array or frame of shape (n, 1 + J) or (n, J)
+    cost : array or frame of shape (n, 1 + J) or (n, J), or (n,) for one expert
+    names : array of shape (J,)
+        Experts.
+    n : int
+        Number of queries.
+
+    Raises
+    ------
+    RouterInputError
+        On another number of rows or columns, or other names.
+
+    Examples
+    --------
+    >>> cost_table([[0.1, 0.2]], np.array(["ann", "bob"]), n=1).tolist()
+    [[0.0, 0.1, 0.2]]
+    """
+    found, table = read_table(_as_columns(cost), name="cost")
+    experts = [str(name) for name in names.tolist()]
+    if len(table) != n:
+        raise RouterInputError(f"cost must have one row per query: X has {n} rows, cost has {len(table)}")
+    if found is not None:
+        priced = _in_order(found, table, experts, name="cost", also=(OWN,))
+        own = table[:, found.tolist().index(OWN)] if OWN in found.tolist() else np.zeros(n)
+        return np.column_stack([own, priced])
+    if table.shape[1] == len(experts):
+        return np.column_stack([np.zeros(n), table])
+    if table.shape[1] != len(experts) + 1:
+        raise RouterInputError(
+            f"cost must have a column for each of the {len(experts)} experts, or one more for the own answer before them, "
+            f"got {table.shape[1]}"
+        )
+    return table
+
+
+def propensity_table(propensity: ArrayLike, right: Floats, *, names: NDArray[np.generic]) -> Floats:
+    """Probability with which each expert was asked, shape (n, J); 1 where it was not.
+
+    Parameters
+    ----------
+    propensity : array of shape (n,) or (n, J), or frame
+        The columns of a frame are put into the order of the experts.
+    right : array of shape (n, J), NaN where not asked
     names : array of shape (J,)
         Experts.
 
     Raises
     ------
     RouterInputError
-        On another number of columns, or other names.
+        On another shape or other names, or where a value that is needed lies outside (0, 1].
 
     Examples
     --------
-    >>> cost_table([[0.1, 0.2]], np.array(["ann", "bob"])).tolist()
-    [[0.0, 0.1, 0.2]]
-    """
-    found, table = read_table(cost, name="cost")
-    experts = [str(name) for name in names.tolist()]
-    if found is not None:
-        given = [str(name) for name in found.tolist()]
-        lacking = [name for name in experts if name not in given]
-        extra = [name for name in given if name not in (OWN, *experts)]
-        if lacking or extra:
-            raise RouterInputError(f"cost must name {[OWN, *experts]}: lacking {lacking}, not known {extra}")
-        own = table[:, given.index(OWN)] if OWN in given else np.zeros(len(table))
-        return np.column_stack([own, table[:, [given.index(name) for name in experts]]])
-    if table.shape[1] == len(experts):
-        return np.column_stack([np.zeros(len(table)), table])
-    if table.shape[1] != len(experts) + 1:
-        raise RouterInputError(
-            f"cost must have a column for each of the {len(experts)} experts, or one more for the own answer before them, "
-            f"got {table.shape[1]} columns"
-        )
-    return table
-
-
-def propensity_table(propensity: ArrayLike, right: Floats) -> Floats:
-    """Probability with which each expert was asked, shape (n, J); 1 where it was not.
-
-    Parameters
-    ----------
-    propensity : array of shape (n,) or (n, J)
-    right : array of shape (n, J), NaN where not asked
-
-    Raises
-    ------
-    RouterInputError
-        On another shape, or where a value that is needed lies outside (0, 1].
-
-    Examples
-    --------
-    >>> propensity_table([0.5, 0.2], np.array([[1.0, np.nan], [0.0, 1.0]])).tolist()
+    >>> propensity_table([0.5, 0.2], np.array([[1.0, np.nan], [0.0, 1.0]]), names=np.array(["ann", "bob"])).tolist()
     [[0.5, 1.0], [0.2, 0.2]]
     """
-    values = np.asarray(propensity, dtype=np.float64)
-    if values.ndim == 1 and len(values) == len(right):
-        values = np.broadcast_to(values[:, None], right.shape)
+    one_column = _is_list(propensity)
+    found, values = read_table(_as_columns(propensity), name="propensity")
+    experts = [str(name) for name in names.tolist()]
+    if one_column and len(values) == len(right):
+        values = np.broadcast_to(values, right.shape)
+    elif found is not None:
+        values = _in_order(found, values, experts, name="propensity")
     if values.shape != right.shape:
+        given = (len(values),) if one_column else values.shape
         raise RouterInputError(
-            f"propensity must have shape ({len(right)},) or {right.shape}, one column per expert, got {values.shape}"
+            f"propensity must have shape ({len(right)},) or {right.shape}, one column per expert, got {given}"
         )
     asked = np.isfinite(right)
     wrong = np.argwhere(asked & ~((values > 0) & (values <= 1)))
@@ -172,6 +185,30 @@ def propensity_table(propensity: ArrayLike, right: Floats) -> Floats:
         row, column = wrong[0]
         raise RouterInputError(
             f"propensity: {len(wrong)} of {asked.sum()} given answers have a value outside (0, 1], the first is row {row}, "
-            f"expert {column} ({values[row, column]:g})"
+            f"expert {experts[column]!r} ({values[row, column]:g})"
         )
     return np.where(asked, values, 1.0)
+
+
+def _as_columns(values: ArrayLike) -> ArrayLike:
+    """A list, array or series of one value per query as a table of one column."""
+    return np.asarray(values)[:, None] if _is_list(values) else values
+
+
+def _is_list(values: ArrayLike) -> bool:
+    try:
+        return np.ndim(values) == 1
+    except ValueError:  # rows of several lengths: whoever reads the table says so
+        return False
+
+
+def _in_order(
+    found: NDArray[np.generic], table: Floats, experts: list[str], *, name: str, also: tuple[str, ...] = ()
+) -> Floats:
+    """The columns of a table with names, in the order of the experts."""
+    given = [str(column) for column in found.tolist()]
+    lacking = [expert for expert in experts if expert not in given]
+    extra = [column for column in given if column not in (*also, *experts)]
+    if lacking or extra:
+        raise RouterInputError(f"{name} must name {[*also, *experts]}: lacking {lacking}, not known {extra}")
+    return table[:, [given.index(expert) for expert in experts]]

@@ -14,14 +14,13 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from defer.estimators.base import BaseRouter
-from defer.estimators.deferral.answers import ExpertAnswers, is_asked, read_answers, read_expert_table
-from defer.estimators.deferral.expert_outcomes import cost_table, expert_outcomes, propensity_table
-from defer.estimators.outcomes_input import Outcomes
+from defer.estimators.deferral.answers import ExpertAnswers, read_answers
+from defer.estimators.deferral.expert_outcomes import expert_outcomes
+from defer.estimators.deferral.system_answers import refuse_labels, system_answer, system_log, system_utility
+from defer.estimators.outcomes_input import Outcomes, read_weight
 from defer.estimators.queries import n_queries
 from defer.estimators.routing import Routing
-from defer.estimators.scoring import realised_utility
 from defer.exceptions import RouterInputError
-from defer.portfolios.arm_matrix import ArmMatrix
 from defer.portfolios.limits import Limit
 from defer.portfolios.outcomes import OutcomeLog
 
@@ -50,6 +49,8 @@ class BaseDeferral(BaseRouter):
         "experts": True, "cost": True, "propensity": True, "sample_weight": True,
     }  # fmt: skip
 
+    __metadata_request__predict = {"experts": True, "routing": True}  # noqa: RUF012
+
     label_classes_: NDArray[np.generic]
 
     def fit(
@@ -70,13 +71,15 @@ class BaseDeferral(BaseRouter):
             Queries.
         y : array of shape (n,), or table of shape (n, m)
             True labels, if `experts` is given.  Without it as for `BaseRouter.fit`: quality of every arm, NaN where it was
-            not observed, or labels of the arm that should be taken.
+            not observed, or labels of the arm that should be taken: true labels with `experts` forgotten become the names
+            of arms, as `arms_` shows.
         experts : array of shape (n,) or (n, J), or frame with one column per expert, optional
             Answers of the experts, of the kind of `y`; NaN or None where an expert was not asked.
-        cost : array or frame of shape (n, 1 + J) or (n, J), optional
+        cost : array or frame of shape (n, 1 + J) or (n, J), or (n,) for one expert, optional
             US dollars per query for the own answer and the experts, or for the experts alone: then the own answer is free.
-        propensity : array of shape (n,) or (n, J), optional
-            Probability with which an expert was asked; read where it was.  Its answers are weighted by the inverse.
+        propensity : array of shape (n,) or (n, J), or frame, optional
+            Probability with which an expert was asked; read where it was.  Its answers are weighted by the inverse, unless
+            every expert was asked on every query: complete answers are not weighted.
             Without it, gaps are read as missing at random: an expert was asked with one probability, whatever the query and
             whatever it would have answered.  Where only the query decided who was asked, estimators that model every expert
             by itself (one-vs-all, post-hoc) stay right, and those that weigh them against each other (softmax, two-stage)
@@ -91,11 +94,13 @@ class BaseDeferral(BaseRouter):
         Raises
         ------
         RouterInputError
-            On shapes that do not match, one class in `y`, an expert without any answer, answers of another type than `y`,
-            negative costs, or propensities outside (0, 1].
+            On shapes that do not match, one class in `y`, an expert without any answer, answers of another kind than `y`,
+            gaps written as text, negative costs, or propensities outside (0, 1].
 
         Warns
         -----
+        DeferWarning
+            If an answer is no class of `y`: it counts as wrong.
         DegenerateExpertWarning
             If an expert is right in all, or in none, of its answers.
         """
@@ -105,7 +110,8 @@ class BaseDeferral(BaseRouter):
         if experts is None:
             return super().fit(X, y, cost=cost, propensity=propensity, sample_weight=sample_weight)
         X = self._check_queries(X, reset=True)
-        answers = read_answers(y, experts, n=n_queries(X))
+        n = n_queries(X)
+        answers = read_answers(y, experts, n=n, weight=read_weight(sample_weight, n=n))
         outcomes = expert_outcomes(answers, cost=cost, propensity=propensity, sample_weight=sample_weight)
         self._fit_answers(X, answers, outcomes)
         if not hasattr(self, "label_classes_"):  # a predictor of its own may know labels that y does not hold
@@ -137,40 +143,35 @@ class BaseDeferral(BaseRouter):
         experts : array of shape (n,) or (n, J), or frame, optional
             Answers of the experts; those of an expert who is not taken may be missing.
         routing : Routing, optional
-            Of these queries, if they were routed under a limit; else each takes its arm of highest utility.
+            Of these queries by this router, if they were routed under a limit; else each takes its arm of highest utility.
+            Read with `experts`.
 
         Returns
         -------
         array of shape (n,)
-            Names of the arms without `experts`; labels with it.
+            Names of the arms without `experts`; labels with it.  An answer that is no label is handed on.
 
         Raises
         ------
         RouterInputError
-            If the answer of an expert who is taken is missing, or the router was fitted without experts.
+            If the answer of an expert who is taken is missing, answers are of another kind than the labels, the routing is
+            of other queries or arms, or the router was fitted without experts.
         """
         if experts is None:
             return super().predict(X)
-        own = self.predict_own(X)
-        taken = self._index(super().predict(X)) if routing is None else routing.arm
-        if len(taken) != len(own):
-            raise RouterInputError(f"routing has {len(taken)} queries, and X {len(own)}")
-        names, answer = read_expert_table(experts, n=len(own), names=self.expert_)
-        table = np.column_stack([own.astype(object), answer])
-        system = table[np.arange(len(own)), taken]
-        gaps = np.flatnonzero(~is_asked(system))
-        if len(gaps):
-            raise RouterInputError(
-                f"experts: {len(gaps)} of {len(own)} queries go to an expert whose answer is missing, the first is row {gaps[0]} "
-                f"(expert {str(names[taken[gaps[0]] - 1])!r}); ask it, or route with a limit that leaves it out"
-            )
-        known = set(self.label_classes_.tolist())
-        # Answers that came beside gaps are floats or objects; those that are labels come back as labels.
-        dtype = self.label_classes_.dtype if known.issuperset(system.tolist()) else None
-        return np.asarray(system.tolist(), dtype=dtype)
+        return system_answer(self, X, experts, routing)
 
     def predict_own(self, X: Any) -> NDArray[np.generic]:
         """The own answer to every query, shape (n,), whoever takes it.
+
+        Parameters
+        ----------
+        X : n queries
+
+        Returns
+        -------
+        array of shape (n,)
+            Labels.
 
         Raises
         ------
@@ -196,11 +197,18 @@ class BaseDeferral(BaseRouter):
             Draws the randomised group, if the limit needs one.
         """
         if limit is None:
-            return self._index(super().predict(X)) != 0
+            return super().predict(X) != self.arms_[0]
         return self.route(X, limit=limit, random_state=random_state).arm != 0
 
     def outcome_log(
-        self, X: Any, y: ArrayLike, experts: Any, *, cost: ArrayLike | None = None, **columns: Any
+        self,
+        X: Any,
+        y: ArrayLike,
+        experts: Any,
+        *,
+        cost: ArrayLike | None = None,
+        propensity: ArrayLike | None = None,
+        **columns: Any,
     ) -> OutcomeLog:
         """What own and the experts did on labelled queries, as a log to evaluate this router on.
 
@@ -210,9 +218,14 @@ class BaseDeferral(BaseRouter):
         y : array of shape (n,)
             True labels.
         experts : array of shape (n,) or (n, J), or frame
-            Answers; gaps stay gaps of the log.
-        cost : array or frame of shape (n, 1 + J) or (n, J), optional
+            Answers.  Without `propensity` gaps stay gaps of the log, and a policy that takes one cannot be evaluated.
+        cost : array or frame of shape (n, 1 + J) or (n, J), or (n,) for one expert, optional
             As for `fit`.
+        propensity : array of shape (n,) or (n, J), or frame, optional
+            Probability with which an expert was asked; where nothing but chance decided, the share of its answers that are
+            there.  It fills the column of an expert with gaps: with the weighted mean of the expert, to which is added,
+            where it was asked, (right - mean) / propensity.  Single values may then lie outside [0, 1]; the mean of any
+            policy that does not depend on who was asked is unbiased, up to the order 1 / n, where propensities are right.
         **columns
             ``domain``, ``cluster``, ``query_id`` and what else `OutcomeLog.from_arrays` takes.
 
@@ -220,10 +233,18 @@ class BaseDeferral(BaseRouter):
         -------
         OutcomeLog
             Quality 1 where the answer is the true label; the arms are those of the router.
+
+        Raises
+        ------
+        RouterInputError
+            As for `fit`; also if `y` holds labels of another kind than those of `fit`, or none that anybody gives.
+
+        Warns
+        -----
+        DeferWarning
+            If an answer is no label: it counts as wrong.
         """
-        quality = self._answer_quality(X, y, experts)
-        price = None if cost is None else cost_table(cost, self.expert_)
-        return OutcomeLog.from_arrays(X, quality, arms=self.arms_.tolist(), cost=price, **columns)
+        return system_log(self, X, y, experts, cost=cost, propensity=propensity, **columns)
 
     def score(
         self,
@@ -244,39 +265,22 @@ class BaseDeferral(BaseRouter):
             True labels, if `experts` is given; else as for `BaseRouter.score`.
         experts, cost, propensity, sample_weight
             As for `fit`.  Where the answer of the expert taken is missing, the propensity of the answers makes the
-            value the self-normalised inverse-propensity estimate.
+            value the self-normalised inverse-propensity estimate; a score does not take it for granted, as `fit` does, that
+            gaps are at random.  Where they are, the propensity is the share of an expert's answers that are there.
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        RouterInputError
+            As for `outcome_log`; also if the answer of the expert taken is missing, and no propensity is given.
         """
         if experts is None:
-            if hasattr(self, "label_classes_") and np.ndim(y) == 1:
-                raise RouterInputError(
-                    "score: y holds labels, and this router defers: pass experts= with their answers"
-                )
+            refuse_labels(self, y)
             return super().score(X, y, cost=cost, propensity=propensity, sample_weight=sample_weight)
-        quality, taken = self._answer_quality(X, y, experts), super().predict(X)
-        price = None if cost is None else ArmMatrix(cost_table(cost, self.expert_), self.arms_.tolist())
-        if propensity is not None and np.isfinite(quality).all():
-            propensity = None
-        elif propensity is not None:
-            cells = np.column_stack([np.ones(len(quality)), propensity_table(propensity, np.asarray(quality)[:, 1:])])
-            chosen = self.arms_ == taken[:, None]
-            propensity = cells[chosen]
-            # Experts are asked one by one: the outcome that counts has its propensity even where all others were seen too.
-            quality = ArmMatrix(np.where(chosen, quality, np.nan), self.arms_.tolist())
-        return realised_utility(
-            quality, taken, cost=price, propensity=propensity, sample_weight=sample_weight,
+        return system_utility(
+            self, X, y, experts, cost=cost, propensity=propensity, sample_weight=sample_weight,
             cost_weight=self._own_cost_weight,
         )  # fmt: skip
-
-    def _answer_quality(self, X: Any, y: ArrayLike, experts: Any) -> ArmMatrix:
-        """1 where own or an expert gives the true label, NaN where an expert was not asked, shape (n, 1 + J)."""
-        own = self.predict_own(X)
-        _, answer = read_expert_table(experts, n=len(own), names=self.expert_)
-        label = np.asarray(y).astype(object)
-        if label.shape != (len(own),):
-            raise RouterInputError(f"y must have shape ({len(own)},), got {label.shape}")
-        right = np.where(is_asked(answer), (answer == label[:, None]).astype(float), np.nan)
-        return ArmMatrix(np.column_stack([own.astype(object) == label, right]), self.arms_.tolist())
-
-    def _index(self, names: NDArray[np.generic]) -> NDArray[np.intp]:
-        order = np.argsort(self.arms_)
-        return order[np.searchsorted(self.arms_, names, sorter=order)]

@@ -15,17 +15,77 @@ from scipy import sparse
 from sklearn.base import clone
 
 from defer.estimators.deferral.answers import ExpertAnswers
+from defer.estimators.deferral.observed import as_sure_outcomes
 from defer.estimators.deferral.own_model import check_model
+from defer.estimators.deferral.parameter_checks import seed_of
 from defer.estimators.deferral.right_model import fit_right, logistic
+from defer.estimators.outcomes_input import Outcomes
 from defer.estimators.queries import is_numeric_input
 from defer.exceptions import RouterInputError
 
-__all__ = ["impute_right"]
+__all__ = ["MISSING", "impute_right", "imputed_outcomes"]
 
 Floats = NDArray[np.float64]
 
+MISSING = ("at_random", "impute")
+"""What may be assumed of answers that were not given."""
+
 # Fewer answers than this say how often an expert is right, and hardly when.
 _FEW = 20
+
+
+def imputed_outcomes(
+    X: Any,
+    answers: ExpertAnswers,
+    outcomes: Outcomes,
+    *,
+    owner: str,
+    missing: str,
+    model: Any,
+    role: str,
+    random_state: Any,
+) -> Outcomes:
+    """Outcomes as they were observed, or with every gap filled by `impute_right`.
+
+    Parameters
+    ----------
+    X : n queries
+    answers : ExpertAnswers
+    outcomes : Outcomes
+        Of own and the experts.
+    owner, role : str
+        Class that asks, and its parameter that `model` is, for messages.
+    missing : {"at_random", "impute"}
+        "at_random" leaves the gaps, and the weights that make up for them.
+    model : classifier or None
+        For `impute_right`; checked whether it is used or not.
+    random_state : int, Generator, RandomState instance or None
+
+    Returns
+    -------
+    Outcomes
+        Where gaps were filled propensities are not used: no outcome is missing.
+
+    Raises
+    ------
+    TypeError, RouterInputError
+        If the model cannot tell probabilities.
+
+    Examples
+    --------
+    >>> from defer.estimators.deferral.answers import read_answers
+    >>> from defer.estimators.deferral.expert_outcomes import expert_outcomes
+    >>> answers = read_answers([0, 1, 1, 0], [[0], [1], [None], [1]], n=4)
+    >>> outcomes = expert_outcomes(answers, cost=None, propensity=None, sample_weight=None)
+    >>> options = {"owner": "Router", "missing": "impute", "model": None, "role": "model", "random_state": 0}
+    >>> imputed_outcomes(np.zeros((4, 1)), answers, outcomes, **options).quality[:, 1].tolist()
+    [1.0, 1.0, 0.6, 0.0]
+    """
+    if model is not None:
+        check_model(owner, role, model)
+    if missing == "at_random" or np.isfinite(answers.right).all():
+        return outcomes
+    return as_sure_outcomes(outcomes, impute_right(X, answers, expert_model=model, random_state=random_state))
 
 
 def impute_right(X: Any, answers: ExpertAnswers, *, expert_model: Any = None, random_state: Any = None) -> Floats:
@@ -43,7 +103,7 @@ def impute_right(X: Any, answers: ExpertAnswers, *, expert_model: Any = None, ra
     answers : ExpertAnswers
     expert_model : classifier, optional
         P(expert right | x, y), cloned for each expert and fitted on [x, one-hot y]; default `LogisticRegression`.
-    random_state : int, RandomState instance or None
+    random_state : int, Generator, RandomState instance or None
         Given to an `expert_model` that has such a parameter and leaves it None.
 
     Returns
@@ -67,7 +127,7 @@ def impute_right(X: Any, answers: ExpertAnswers, *, expert_model: Any = None, ra
     model = logistic() if expert_model is None else expert_model
     check_model("impute_right", "expert_model", model)
     if random_state is not None and model.get_params().get("random_state", 0) is None:
-        model = clone(model).set_params(random_state=random_state)
+        model = clone(model).set_params(random_state=seed_of(random_state))
     table = _query_and_label(X, answers)
     right = answers.right.copy()
     for column in range(right.shape[1]):

@@ -6,7 +6,7 @@ outcomes the actions are the arms themselves, and the surrogate is one of cost-s
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -17,36 +17,30 @@ from defer.estimators.base import check_cost_weight
 from defer.estimators.deferral.answers import ExpertAnswers
 from defer.estimators.deferral.cost_scale import CostScale, cost_scale
 from defer.estimators.deferral.credit import Bound, credit_bound, credit_shares, fit_credit_totals
-from defer.estimators.deferral.expert_outcomes import outcome_weights
-from defer.estimators.deferral.face import BaseDeferral
-from defer.estimators.deferral.score_learner import (
-    ClassifierForm,
-    ScoreLearner,
-    Scores,
-    as_features,
-    check_choices,
-    n_iterations,
-    takes_sparse,
-)
+from defer.estimators.deferral.observed import filled_cost, row_or_cell_weights, warn_of_no_credit
+from defer.estimators.deferral.parameter_checks import check_choices, check_flags
+from defer.estimators.deferral.pricing import PricedDeferral
+from defer.estimators.deferral.query_features import as_features
+from defer.estimators.deferral.score_learner import ClassifierForm, ScoreLearner, Scores, n_iterations, takes_sparse
 from defer.estimators.deferral.score_problem import ScoreProblem
 from defer.estimators.outcomes_input import Outcomes
+from defer.estimators.routing import Routing
 from defer.exceptions import RouterInputError
 from defer.losses import SURROGATES, asymmetric_softmax_readout, deferral_cost, ova_readout, softmax_readout
+from defer.portfolios.limits import Budget, Limit, QualityTarget
 
-__all__ = ["JointDeferral", "as_sure_outcomes", "filled_cost", "row_or_cell_weights"]
+__all__ = ["JointDeferral"]
 
 Floats = NDArray[np.float64]
 
 # Surrogates that are a sum of terms per action, so that the term of an expert who was not asked can be left out or weighted.
 _PER_ACTION = ("softmax", "ova", "asymmetric_softmax")
 _ORDER_ONLY = ("realizable", "rl2d")
-# Whose read-outs are on the scale of quality, so that costs can be weighed when a query is decided.
-_PRICED_AT_DECISION = ("softmax", "ova", "asymmetric_softmax")
 # Beyond this a read-out says "certainly"; products with it stay finite.
 _LARGEST_READOUT = 1e100
 
 
-class JointDeferral(BaseDeferral):
+class JointDeferral(PricedDeferral):
     """Base of `SingleStageDeferral` and `MultiExpertDeferral`.
 
     Attributes
@@ -63,7 +57,12 @@ class JointDeferral(BaseDeferral):
         What shares of credit are multiplied by; None where scores are read without.
     trained_cost_weight_ : float
         Cost weight that these held; 0 if costs are weighed at decision.
+    fixed_cost_weight_ : float or None
+        Cost weight that the fit holds for; None where one fit serves every cost weight.
     """
+
+    # Surrogates that the class offers, by name.
+    _surrogates: tuple[str, ...] = tuple(SURROGATES)
 
     surrogate: str
     estimator: Any
@@ -81,9 +80,9 @@ class JointDeferral(BaseDeferral):
         """Options of the surrogate beyond its name."""
         return {}
 
-    def _expert_right(self, X: Any, answers: ExpertAnswers, outcomes: Outcomes) -> tuple[Floats, Outcomes]:
-        """Whether every expert is right, or with what probability; NaN where it is not known."""
-        return answers.right, outcomes
+    def _expert_outcomes(self, X: Any, answers: ExpertAnswers, outcomes: Outcomes) -> Outcomes:
+        """Outcomes with whether every expert is right, or with what probability; NaN where it is not known."""
+        return outcomes
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -91,8 +90,42 @@ class JointDeferral(BaseDeferral):
         return tags
 
     def scores(self, X: Any) -> Floats:
-        """Score of every action, (n, K + J) classes then experts if fitted from answers, else (n, m) one per arm."""
-        return self.model_.scores(as_features(self._check_fitted_queries(X), owner=type(self).__name__))
+        """Score of every action, (n, K + J) classes then experts if fitted from answers, else (n, m) one per arm.
+
+        Parameters
+        ----------
+        X : n queries
+        """
+        X = as_features(self._check_fitted_queries(X), owner=type(self).__name__)
+        return self.model_.scores(X)
+
+    def route(self, X: Any, *, limit: Limit | None = None, random_state: Any = None) -> Routing:
+        """Route a batch of queries, as `BaseRouter.route` does.
+
+        Parameters
+        ----------
+        X : n queries, as for `fit`
+        limit : Limit, optional
+            Holds for this batch.
+        random_state : int, Generator, RandomState instance or None
+            Draws the randomised group, if the limit needs one.
+
+        Returns
+        -------
+        Routing
+
+        Raises
+        ------
+        RouterInputError
+            Also for a `Budget` or `QualityTarget` under "realizable" and "rl2d", whose scores are an order and no quality.
+        """
+        if isinstance(limit, (Budget, QualityTarget)) and self.surrogate in _ORDER_ONLY:
+            raise RouterInputError(
+                f"{type(self).__name__}: a {type(limit).__name__} weighs quality against cost, and surrogate={self.surrogate!r} gives "
+                "an order of queries and no quality; use a Share, or a surrogate with a read-out: "
+                f"{_quoted(self._offered(name for name in SURROGATES if _reads_quality(name)))}"
+            )
+        return super().route(X, limit=limit, random_state=random_state)
 
     def _fit(self, X: Any, outcomes: Outcomes) -> None:
         X = as_features(X, owner=type(self).__name__)
@@ -104,7 +137,7 @@ class JointDeferral(BaseDeferral):
         if weight.ndim == 2 and self.surrogate not in _PER_ACTION:
             raise RouterInputError(
                 f"{type(self).__name__}: surrogate={self.surrogate!r} needs every outcome observed, and "
-                f"{np.isnan(outcomes.quality).sum()} of {outcomes.quality.size} are not; take {_quoted(_PER_ACTION)}"
+                f"{np.isnan(outcomes.quality).sum()} of {outcomes.quality.size} are not; take {_quoted(self._offered(_PER_ACTION))}"
             )
         self.n_classes_ = 0
         cost = self._rescaled(cost, outcomes.arms.tolist())
@@ -122,14 +155,14 @@ class JointDeferral(BaseDeferral):
                 "MultiExpertDeferral, or a surrogate for several: "
                 f"{_quoted([name for name, known in SURROGATES.items() if known.multi_expert])}"
             )
-        right, outcomes = self._expert_right(X, answers, outcomes)
-        self._fit_outcomes(X, outcomes, learn=partial(self._learn_answers, answers=answers, right=right))
-
-    def _learn_answers(self, X: Any, outcomes: Outcomes, *, answers: ExpertAnswers, right: Floats) -> None:
         X = as_features(X, owner=type(self).__name__)
+        outcomes = self._expert_outcomes(X, answers, outcomes)
+        self._fit_outcomes(X, outcomes, learn=partial(self._learn_answers, answers=answers))
+
+    def _learn_answers(self, X: Any, outcomes: Outcomes, *, answers: ExpertAnswers) -> None:
         self._check_pricing(outcomes)
         k = len(answers.classes)
-        cost = deferral_cost(answers.label, 1.0 - right, n_classes=k)
+        cost = deferral_cost(answers.label, 1.0 - outcomes.quality[:, 1:], n_classes=k)
         if self._trains_on_costs(outcomes):
             price = self.cost_weight * filled_cost(outcomes, self.mean_cost_)
             cost = cost + np.column_stack([np.repeat(price[:, :1], k, axis=1), price[:, 1:]])
@@ -179,6 +212,7 @@ class JointDeferral(BaseDeferral):
             form = ClassifierForm(cell * (1.0 - cost), cell * cost)
         elif name in ("softmax", "cost_sensitive"):
             form = ClassifierForm(cell * (credit_bound(cost, self._bound) - cost))
+            warn_of_no_credit(form.credit, weight, owner=type(self).__name__)
         model = self._learner.fit(X, ScoreProblem(cost, weight, loss), form=form, convex_start=start)
         self.n_iter_ = n_iterations(model)
         return model
@@ -228,13 +262,18 @@ class JointDeferral(BaseDeferral):
 
     def _check_choices(self) -> None:
         """Refuse options that are not one of those there are."""
-        check_choices(self, surrogate=SURROGATES, costs=("decision", "training"))
+        check_choices(self, surrogate=self._surrogates, costs=("decision", "training"))
+        check_flags(type(self).__name__, rescale=self.rescale)
+
+    def _offered(self, names: Iterable[str]) -> list[str]:
+        return [name for name in names if name in self._surrogates]
 
     def _check_pricing(self, outcomes: Outcomes) -> None:
+        self._fix_cost_weight(outcomes, learned=self.costs == "training" or not _reads_quality(self.surrogate))
         if outcomes.cost is None or self.cost_weight == 0:
             return
         owner, name = type(self).__name__, self.surrogate
-        if self.costs == "decision" and name not in _PRICED_AT_DECISION:
+        if self.costs == "decision" and not _reads_quality(name):
             raise RouterInputError(
                 f"{owner}: surrogate={name!r} has no read-out of quality to weigh costs against; set costs='training'"
             )
@@ -244,51 +283,14 @@ class JointDeferral(BaseDeferral):
             )
 
 
-def row_or_cell_weights(outcomes: Outcomes) -> Floats:
-    """Weights of queries, shape (n,), where every outcome was observed; else of every outcome, (n, m).
-
-    Examples
-    --------
-    >>> from defer.estimators.outcomes_input import read_outcomes
-    >>> row_or_cell_weights(read_outcomes([[1.0, 0.5]], n=1)).tolist()
-    [1.0]
-    """
-    if np.isfinite(outcomes.quality).all():
-        weight = outcomes.sample_weight
-        return np.ones(len(outcomes.quality)) if weight is None else weight
-    return outcome_weights(outcomes)
-
-
-def filled_cost(outcomes: Outcomes, mean_cost: Floats) -> Floats:
-    """Costs, with the mean of its arm where one was not observed, shape (n, m).
-
-    Examples
-    --------
-    >>> from defer.estimators.outcomes_input import read_outcomes
-    >>> outcomes = read_outcomes([[1.0, 0.5]] * 2, n=2, cost=[[1.0, 2.0], [np.nan, 2.0]])
-    >>> filled_cost(outcomes, np.array([1.0, 2.0])).tolist()
-    [[1.0, 2.0], [1.0, 2.0]]
-    """
-    assert outcomes.cost is not None
-    return np.where(np.isfinite(outcomes.cost), outcomes.cost, mean_cost)
-
-
-def as_sure_outcomes(outcomes: Outcomes, right: Floats) -> Outcomes:
-    """Outcomes in which what every expert would have answered is filled in, so that nothing is missing."""
-    quality = np.column_stack([outcomes.quality[:, 0], right])
-    return replace(
-        outcomes,
-        quality=quality,
-        weight=outcomes.sample_weight,
-        weighting="none",
-        propensity=None,
-        cell_propensity=None,
-    )
+def _reads_quality(surrogate: str) -> bool:
+    """Whether a read-out is on the scale of quality, so that costs can be weighed when a query is decided."""
+    return SURROGATES[surrogate].readout is not None
 
 
 def _surrogate_loss(loss: Any, n_experts: int, options: dict[str, Any], scores: Any, cost: Any, weight: Any) -> Any:
     return loss(scores, cost, n_experts=n_experts, weight=weight, **options)
 
 
-def _quoted(names: Any) -> str:
+def _quoted(names: Iterable[str]) -> str:
     return ", ".join(repr(name) for name in names)

@@ -5,19 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from defer.estimators.deferral.answers import ExpertAnswers
-from defer.estimators.deferral.joint import JointDeferral, as_sure_outcomes
-from defer.estimators.deferral.score_learner import check_choices
+from defer.estimators.deferral.imputation import MISSING, imputed_outcomes
+from defer.estimators.deferral.joint import JointDeferral
+from defer.estimators.deferral.parameter_checks import check_choices
 from defer.estimators.outcomes_input import Outcomes
 
 __all__ = ["MultiExpertDeferral"]
-
-Floats = NDArray[np.float64]
-
-_SURROGATES = ("ova", "softmax", "cost_sensitive")
 
 
 class MultiExpertDeferral(JointDeferral):
@@ -49,7 +43,7 @@ class MultiExpertDeferral(JointDeferral):
     max_iter : int, default=1000
     tol : float, default=1e-4
         Of the linear model: stop where no derivative of the objective exceeds it.
-    hidden : sequence of int, default=(64,)
+    hidden : int or sequence of int, default=(64,)
     learning_rate : float, default=3e-3
     max_epochs : int, default=200
         Of networks.
@@ -75,14 +69,17 @@ class MultiExpertDeferral(JointDeferral):
 
     Examples
     --------
+    >>> import numpy as np
     >>> X = np.linspace(-1, 1, 60).reshape(-1, 1)
     >>> y = np.arange(60) % 3                              # nothing in X tells the label
     >>> left = np.where(X[:, 0] < 0, y, 0)                 # one expert knows the left half, one the right
     >>> right = np.where(X[:, 0] >= 0, y, 1)
     >>> system = MultiExpertDeferral(C=100.0).fit(X, y, experts=np.column_stack([left, right]))
     >>> system.predict([[-0.9], [0.9]]).tolist()
-    ['expert 0', 'expert 1']
+    ['expert 1', 'expert 2']
     """
+
+    _surrogates = ("ova", "softmax", "cost_sensitive")
 
     def __init__(
         self,
@@ -97,7 +94,7 @@ class MultiExpertDeferral(JointDeferral):
         rescale: bool = False,
         max_iter: int = 1000,
         tol: float = 1e-4,
-        hidden: Sequence[int] = (64,),
+        hidden: int | Sequence[int] = (64,),
         learning_rate: float = 3e-3,
         max_epochs: int = 200,
         random_state: Any = None,
@@ -117,14 +114,12 @@ class MultiExpertDeferral(JointDeferral):
         self.max_epochs = max_epochs
         self.random_state = random_state
 
-    def _expert_right(self, X: Any, answers: ExpertAnswers, outcomes: Outcomes) -> tuple[Floats, Outcomes]:
-        if self.missing == "at_random" or np.isfinite(answers.right).all():
-            return answers.right, outcomes
-        from defer.estimators.deferral.imputation import impute_right
-
-        right = impute_right(X, answers, expert_model=self.expert_model, random_state=self.random_state)
-        return right, as_sure_outcomes(outcomes, right)
+    def _expert_outcomes(self, X: Any, answers: ExpertAnswers, outcomes: Outcomes) -> Outcomes:
+        return imputed_outcomes(
+            X, answers, outcomes, owner="MultiExpertDeferral", missing=self.missing, model=self.expert_model,
+            role="expert_model", random_state=self.random_state,
+        )  # fmt: skip
 
     def _check_choices(self) -> None:
-        check_choices(self, surrogate=_SURROGATES, missing=("at_random", "impute"))
+        check_choices(self, missing=MISSING)
         super()._check_choices()

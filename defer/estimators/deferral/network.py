@@ -11,7 +11,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from defer.estimators.deferral.network_training import (
     module_scores,
     torch_libraries,
 )
+from defer.estimators.deferral.parameter_checks import check_widths
 from defer.estimators.deferral.score_problem import ScoreProblem
 from defer.exceptions import RouterInputError
 
@@ -83,8 +84,8 @@ class NetworkScores:
 class ModuleScores:
     """A user's torch module, fitted.
 
-    It predicts by torch.  A policy that holds one can be pickled, and is saved by `defer.save` only as far as its types
-    are named in ``trusted=``.
+    It predicts by torch.  `defer.save`, whose files hold data and no code, does not take it; `joblib.dump` does, and loads it
+    where the class of the module can be imported.
 
     Attributes
     ----------
@@ -94,6 +95,11 @@ class ModuleScores:
         As for `NetworkScores`.
     deferral_loss : float
     """
+
+    not_saved: ClassVar[str] = (
+        "it holds a torch module, which is code and no data; keep it with joblib.dump, or take estimator='mlp', whose weights are "
+        "saved as arrays"
+    )
 
     module: Any
     device: str = "cpu"
@@ -110,7 +116,7 @@ def fit_network_scores(
     X: Any,
     problem: ScoreProblem,
     *,
-    hidden: Sequence[int] = (64,),
+    hidden: int | Sequence[int] = (64,),
     learning_rate: float = 3e-3,
     max_epochs: int = 200,
     batch_size: int = 128,
@@ -128,8 +134,8 @@ def fit_network_scores(
         Queries; standardised inside.
     problem : ScoreProblem
         Costs, weights and the surrogate that is minimised, by AdamW.  Rows without weight are left out.
-    hidden : sequence of int, default=(64,)
-        Width of every hidden layer; none of them makes the scores linear.
+    hidden : int or sequence of int, default=(64,)
+        Width of every hidden layer, or of the one; none of them makes the scores linear.
     learning_rate : float, default=3e-3
     max_epochs : int, default=200
     batch_size : int, default=128
@@ -168,9 +174,7 @@ def fit_network_scores(
     training = NetworkTraining(
         learning_rate, max_epochs, batch_size, patience, validation_fraction, weight_decay, device
     )
-    widths = [int(width) for width in hidden]
-    if min(widths, default=1) < 1:
-        raise RouterInputError(f"a network: hidden must hold integers >= 1, got {tuple(hidden)!r}")
+    widths = check_widths("a network", hidden)
     torch, _ = torch_libraries()
     check_query_table(X, problem)
     mean, scale = _moments(X)
@@ -227,7 +231,7 @@ def fit_module_scores(
     MissingExtraError
         If torch or skorch is not installed.
     RouterInputError
-        If `module` is neither, or its scores have another shape.
+        If `module` is neither or makes none, cannot take the features, or gives scores of another shape.
 
     Examples
     --------
@@ -255,7 +259,13 @@ def fit_module_scores(
     def build() -> Any:
         if isinstance(module, torch.nn.Module):
             return copy.deepcopy(module)
-        return module(X.shape[1], problem.n_scores)
+        made = module(X.shape[1], problem.n_scores)
+        if not isinstance(made, torch.nn.Module):
+            raise RouterInputError(
+                f"a module: {getattr(module, '__name__', module)!s}({X.shape[1]}, {problem.n_scores}) gave {type(made).__name__} and "
+                "no torch.nn.Module; it is called with the number of features and of scores"
+            )
+        return made
 
     fitted = training.run(QueryTable(X), problem, build, random_state)
     return ModuleScores(fitted.module, device, fitted.n_epochs, fitted.best_epoch, fitted.deferral_loss)

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import issparse
-from sklearn.utils import check_random_state
 
+from defer.estimators.deferral.parameter_checks import seed_of
+from defer.estimators.deferral.query_features import check_number_table
 from defer.estimators.deferral.score_problem import ScoreProblem
 from defer.exceptions import MissingExtraError, RouterInputError
 
@@ -51,11 +52,7 @@ def check_query_table(X: Any, problem: ScoreProblem) -> None:
     ------
     RouterInputError
     """
-    if not issparse(X) and not (isinstance(X, np.ndarray) and X.ndim == 2 and X.dtype.kind in "fiub"):
-        raise RouterInputError(
-            f"a network needs queries as a table of numbers, got {type(X).__name__}; put a transformer before it, as in "
-            "make_pipeline(TfidfVectorizer(), ...)"
-        )
+    check_number_table(X, owner="a network")
     if X.shape[0] != len(problem.cost):
         raise RouterInputError(f"a network: X has {X.shape[0]} rows, and its problem {len(problem.cost)}")
 
@@ -173,7 +170,9 @@ class NetworkTraining:
             If the module gives scores of another shape.
         """
         torch, skorch = torch_libraries()
-        rng = np.random.default_rng(_seed(random_state))
+        # Not the seed as it is: the folds of a base classifier may be shuffled by the same number.
+        seed = np.random.RandomState(seed_of(random_state)).randint(2**31 - 1)
+        rng = np.random.default_rng(int(seed))
         counted = problem.weight > 0 if problem.weight.ndim == 1 else (problem.weight > 0).any(axis=1)
         rows = rng.permutation(np.flatnonzero(counted))
         held = int(self.validation_fraction * len(rows))
@@ -251,15 +250,16 @@ def _criterion(torch: Any, problem: ScoreProblem, n: int) -> Any:
 
 
 def _check_shape(module: Any, table: QueryTable, rows: Rows, problem: ScoreProblem, device: str) -> None:
-    shape, wanted = module_scores(module, table, rows, device=device).shape, (len(rows), problem.n_scores)
+    wanted = len(rows), problem.n_scores
+    try:
+        shape = module_scores(module, table, rows, device=device).shape
+    except RuntimeError as error:  # torch's own, whatever does not fit
+        raise RouterInputError(
+            f"a module cannot take rows of {table.X.shape[1]} features, which X has ({error}); make it of that width, or give a "
+            "class or function that is called with the number of features and of scores"
+        ) from error
     if shape != wanted:
         raise RouterInputError(
             f"a module must give one row of {problem.n_scores} scores per query, shape {wanted} for {len(rows)} queries, and "
             f"this one gives shape {shape}"
         )
-
-
-def _seed(random_state: Any) -> int:
-    if isinstance(random_state, np.random.Generator):
-        return int(random_state.integers(2**31 - 1))
-    return int(check_random_state(random_state).randint(2**31 - 1))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
@@ -13,15 +15,29 @@ from numpy.typing import NDArray
 from scipy.sparse import issparse
 from sklearn import config_context
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import KFold, StratifiedKFold
-from sklearn.utils import _safe_indexing
+from sklearn.utils import _safe_indexing, get_tags
+from sklearn.utils.validation import check_is_fitted
 
 from defer.estimators.deferral.answers import ExpertAnswers
+from defer.estimators.deferral.parameter_checks import seed_of
+from defer.estimators.deferral.query_features import is_number_table
 from defer.estimators.queries import n_queries
-from defer.exceptions import FallbackWarning, RouterInputError
+from defer.exceptions import DeferError, FallbackWarning, RouterInputError
 
-__all__ = ["OwnModel", "check_model", "cross_fitted_probability", "fit_model", "fit_own"]
+__all__ = [
+    "OwnModel",
+    "check_cv",
+    "check_model",
+    "cross_fitted_probability",
+    "fit_model",
+    "fit_own",
+    "last_step",
+    "take_sparse",
+    "takes_weight",
+]
 
 Floats = NDArray[np.float64]
 Index = NDArray[np.intp]
@@ -54,28 +70,83 @@ class OwnModel:
         if self.classifier is None:
             probability[:, known] = 1.0
         else:
-            probability[:, known] = np.asarray(self.classifier.predict_proba(X))[:, self.column[known]]
+            with _explained(self.classifier, X):
+                probability[:, known] = np.asarray(self.classifier.predict_proba(X))[:, self.column[known]]
         return probability
 
 
-def check_model(owner: str, role: str, model: Any) -> None:
-    """Refuse a model that is a class, or a classifier that gives no probabilities.
+def check_model(owner: str, role: str, model: Any, *, needs: str = "predict_proba") -> None:
+    """Refuse a model that is a class or no estimator, or a classifier that gives no probabilities.
+
+    Parameters
+    ----------
+    owner, role : str
+        Class that asks, and its parameter, for messages.
+    model : estimator
+    needs : {"predict_proba", "predict"}
+        Method that will be called.
 
     Raises
     ------
     TypeError
         If it is a class.
     RouterInputError
-        If it has no ``predict_proba``.
+        If it is no estimator, or lacks the method.
     """
     if isinstance(model, type):
         raise TypeError(
             f"{owner}: {role} must be an estimator, got the class {model.__name__}; write {model.__name__}()"
         )
-    if not hasattr(model, "predict_proba"):
+    if not (hasattr(model, "fit") and hasattr(model, "get_params")):
+        kind = "classifier such as LogisticRegression()" if needs == "predict_proba" else "regressor such as Ridge()"
+        raise RouterInputError(f"{owner}: {role} must be a {kind}, got {model!r}")
+    if not hasattr(model, needs):
+        hint = "; CalibratedClassifierCV gives it one" if needs == "predict_proba" else ""
+        raise RouterInputError(f"{owner}: {role} {type(model).__name__} has no {needs}{hint}")
+
+
+def take_sparse(*models: Any) -> bool:
+    """Whether all models take sparse queries; None, and what is no estimator, do not count.
+
+    Examples
+    --------
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> take_sparse(None, LogisticRegression())
+    True
+    """
+    estimators = [model for model in models if hasattr(model, "__sklearn_tags__") and not isinstance(model, type)]
+    return all(get_tags(model).input_tags.sparse for model in estimators)
+
+
+def takes_weight(model: Any) -> bool:
+    """Whether a model, or the last step of a pipeline, can be fitted with weights.
+
+    Examples
+    --------
+    >>> from sklearn.neighbors import KNeighborsClassifier
+    >>> takes_weight(KNeighborsClassifier())
+    False
+    """
+    parameters = inspect.signature(last_step(model).fit).parameters.values()
+    return any(given.name == "sample_weight" or given.kind is given.VAR_KEYWORD for given in parameters)
+
+
+def check_cv(owner: str, cv: Any) -> None:
+    """Refuse folds that are neither a number, a splitter nor a list of splits.
+
+    Raises
+    ------
+    RouterInputError
+        Also for an iterator: a second fit would find it empty.
+    """
+    if isinstance(cv, Iterator):
         raise RouterInputError(
-            f"{owner}: {role} {type(model).__name__} has no predict_proba; CalibratedClassifierCV gives it one"
+            f"{owner}: cv is a {type(cv).__name__}, which can be read once, and every fit reads it: pass list(...) of it"
         )
+    if isinstance(cv, Integral) and not isinstance(cv, bool) and int(cv) >= 2:
+        return
+    if isinstance(cv, (str, Real)) or not (hasattr(cv, "split") or hasattr(cv, "__iter__")):
+        raise RouterInputError(f"{owner}: cv must be an integer >= 2, a splitter or a list of splits, got {cv!r}")
 
 
 def fit_model(model: Any, X: Any, y: NDArray[Any], weight: Floats | None) -> Any:
@@ -84,7 +155,7 @@ def fit_model(model: Any, X: Any, y: NDArray[Any], weight: Floats | None) -> Any
     Raises
     ------
     RouterInputError
-        If there are weights and the model takes none.
+        If weights differ and the model takes none, or queries that are no table of numbers are more than it can read.
 
     Examples
     --------
@@ -93,18 +164,20 @@ def fit_model(model: Any, X: Any, y: NDArray[Any], weight: Floats | None) -> Any
     array([1.])
     """
     X = np.ascontiguousarray(X) if isinstance(X, np.ndarray) else X
-    if weight is None or (weight == 1.0).all():
-        return clone(model).fit(X, y)
-    steps = getattr(model, "steps", None)
-    last = steps[-1][1] if steps else model
-    parameters = inspect.signature(last.fit).parameters.values()
-    if not any(given.name == "sample_weight" or given.kind is given.VAR_KEYWORD for given in parameters):
-        raise RouterInputError(
-            f"the model {type(last).__name__} takes no sample_weight, which weighted or partly observed outcomes need"
-        )
-    # The weights are for the last step; under metadata routing a pipeline would refuse the prefix.
-    with config_context(enable_metadata_routing=False):
-        return clone(model).fit(X, y, **{f"{steps[-1][0]}__sample_weight" if steps else "sample_weight": weight})
+    weighted = weight is not None and not (weight == 1.0).all()
+    if weight is not None and weighted and not takes_weight(model):
+        if weight.min() < weight.max():
+            raise RouterInputError(
+                f"the model {type(last_step(model)).__name__} takes no sample_weight, which weighted or partly observed outcomes need"
+            )
+        weighted = False  # one weight for all rows is none
+    with _explained(model, X):
+        if not weighted:
+            return clone(model).fit(X, y)
+        steps = getattr(model, "steps", None)
+        # The weights are for the last step; under metadata routing a pipeline would refuse the prefix.
+        with config_context(enable_metadata_routing=False):
+            return clone(model).fit(X, y, **{f"{steps[-1][0]}__sample_weight" if steps else "sample_weight": weight})
 
 
 def fit_own(
@@ -126,6 +199,11 @@ def fit_own(
     FallbackWarning
         If a frozen base knows labels that `answers` do not hold: it never gives them as an answer.
 
+    Raises
+    ------
+    RouterInputError
+        If a frozen base was not fitted, or knows none of the labels.
+
     Examples
     --------
     >>> from sklearn.linear_model import LogisticRegression
@@ -136,18 +214,14 @@ def fit_own(
     """
     n_classes, label = len(answers.classes), answers.label
     if isinstance(base, FrozenEstimator):
-        known = base.classes_.tolist()
-        lost = [name for name in known if name not in answers.classes.tolist()]
-        if len(lost) == len(known):
-            raise RouterInputError(f"base: none of its {len(known)} labels is in y, the first is {known[0]!r}")
+        own, lost = _frozen_own(base, answers)
         if lost:
             warnings.warn(
                 f"base knows {len(lost)} labels that y does not hold, the first is {lost[0]!r}; they are never answered",
                 FallbackWarning,
-                stacklevel=5,
+                stacklevel=4,
             )
-        places = [known.index(name) if name in known else -1 for name in answers.classes.tolist()]
-        return OwnModel(base, np.array(places, dtype=np.intp))
+        return own
     if rows is not None:
         X, label = _safe_indexing(_rows(X), rows), label[rows]
         weight = None if weight is None else weight[rows]
@@ -175,12 +249,12 @@ def cross_fitted_probability(
         A `FrozenEstimator` is asked for all queries: its training data must be others.
     X : n queries
     answers : ExpertAnswers
-    cv : int, splitter or iterable of (train, test)
+    cv : int, splitter or list of (train, test)
         Splits that hold every query out once; splits by group are handed over as a list.
     weight : array of shape (n,), optional
     fit_on : bool array of shape (n,), optional
         Queries that models are fitted on; all are predicted.
-    random_state : int, RandomState instance or None
+    random_state : int, Generator, RandomState instance or None
         Shuffles the queries where `cv` is a number.
 
     Raises
@@ -189,7 +263,7 @@ def cross_fitted_probability(
         If `cv` does not hold every query out once.
     """
     if isinstance(base, FrozenEstimator):
-        return fit_own(base, X, answers).probability(X)
+        return _frozen_own(base, answers)[0].probability(X)
     n, X = len(answers.label), _rows(X)
     probability, times = np.zeros((n, len(answers.classes))), np.zeros(n, dtype=int)
     for train, test in _splits(cv, X, answers.label, random_state):
@@ -208,19 +282,54 @@ def cross_fitted_probability(
     return probability
 
 
+def _frozen_own(base: Any, answers: ExpertAnswers) -> tuple[OwnModel, list[Any]]:
+    """A frozen base in the order of the labels, and the labels of its own that `answers` do not hold."""
+    try:
+        check_is_fitted(base)
+    except NotFittedError:
+        raise RouterInputError(
+            f"base: the frozen {type(base.estimator).__name__} is not fitted, and is not fitted here; fit it before, or give it "
+            "without FrozenEstimator"
+        ) from None
+    known, wanted = base.classes_.tolist(), answers.classes.tolist()
+    lost = [name for name in known if name not in wanted]
+    if len(lost) == len(known):
+        raise RouterInputError(f"base: none of its {len(known)} labels is in y, the first is {known[0]!r}")
+    places = [known.index(name) if name in known else -1 for name in wanted]
+    return OwnModel(base, np.array(places, dtype=np.intp)), lost
+
+
+@contextmanager
+def _explained(model: Any, X: Any) -> Iterator[None]:
+    """Say what to do where a model fails on queries that are no table of numbers."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        if is_number_table(X) or isinstance(error, DeferError):
+            raise
+        name = type(last_step(model.estimator if isinstance(model, FrozenEstimator) else model)).__name__
+        reason = str(error).partition("\n")[0]
+        raise RouterInputError(
+            f"the model {name} cannot read these queries, which are no table of numbers ({reason}); make it a pipeline that begins "
+            f"with a transformer, as in make_pipeline(TfidfVectorizer(), {name}())"
+        ) from error
+
+
+def last_step(model: Any) -> Any:
+    """The estimator at the end of a pipeline, or the model itself."""
+    steps = getattr(model, "steps", None)
+    return steps[-1][1] if steps else model
+
+
 def _rows(X: Any) -> Any:
     return X.tocsr() if issparse(X) else X
 
 
 def _splits(cv: Any, X: Any, label: Index, random_state: Any) -> Any:
     n = len(label)
-    if isinstance(cv, Integral) and not isinstance(cv, bool) and int(cv) >= 2:
-        counts = np.bincount(label)
+    if isinstance(cv, Integral):
+        counts, seed = np.bincount(label), seed_of(random_state)
         if counts[counts > 0].min() >= cv:
-            return StratifiedKFold(cv, shuffle=True, random_state=random_state).split(np.zeros(n), label)
-        return KFold(min(int(cv), n), shuffle=True, random_state=random_state).split(np.zeros(n))
-    if hasattr(cv, "split") and not isinstance(cv, str):
-        return cv.split(X, label)
-    if isinstance(cv, (str, Real)) or not hasattr(cv, "__iter__"):
-        raise RouterInputError(f"cv must be an integer >= 2, a splitter or a list of splits, got {cv!r}")
-    return list(cv)
+            return StratifiedKFold(cv, shuffle=True, random_state=seed).split(np.zeros(n), label)
+        return KFold(min(int(cv), n), shuffle=True, random_state=seed).split(np.zeros(n))
+    return cv.split(X, label) if hasattr(cv, "split") else cv

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from defer.estimators.deferral.answers import is_missing
 from defer.estimators.outcomes_input import read_table
 from defer.exceptions import RouterInputError
 
@@ -133,7 +134,7 @@ def read_groups(groups: Any, *, n: int) -> list[Any]:
     if given.shape != (n,):
         raise RouterInputError(f"groups must hold one group for each of the {n} rows, got shape {given.shape}")
     values = [value.item() if isinstance(value, np.generic) else value for value in given.tolist()]
-    missing = [row for row, value in enumerate(values) if _is_missing(value)]
+    missing = [row for row, value in enumerate(values) if is_missing(value)]
     if missing:
         raise RouterInputError(
             f"groups: {len(missing)} of {n} rows have no group, the first is row {missing[0]}; give them one of their own, "
@@ -148,9 +149,9 @@ def expert_label(experts: NDArray[np.str_] | None, column: int) -> str:
     Examples
     --------
     >>> expert_label(None, 2), expert_label(np.array(["ann"]), 0)
-    ('expert 2', "expert 'ann'")
+    ('expert 3', "expert 'ann'")
     """
-    return f"expert {column}" if experts is None else f"expert {str(experts[column])!r}"
+    return f"expert {column + 1}" if experts is None else f"expert {str(experts[column])!r}"
 
 
 def _read_named(
@@ -170,9 +171,3 @@ def _read_named(
     elif n_experts is not None and table.shape[1] != n_experts:
         raise RouterInputError(f"{name} must have one column for each of the {n_experts} experts, got {table.shape[1]}")
     return (np.asarray(names) if experts is None and names is not None else experts), table
-
-
-def _is_missing(value: Any) -> bool:
-    if isinstance(value, float):
-        return value != value
-    return value is None or type(value).__name__ in ("NAType", "NaTType")

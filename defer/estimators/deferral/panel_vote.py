@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from defer.estimators.deferral.answers import is_asked, read_expert_table
 from defer.estimators.deferral.panel_tables import read_confidence, read_panel
+from defer.estimators.deferral.parameter_checks import check_choice
 from defer.exceptions import RouterInputError
 
 __all__ = ["weighted_vote"]
@@ -86,8 +87,7 @@ def weighted_vote(
     >>> weighted_vote(answers, panel, confidence, classes=["cat", "dog"], fallback="cat").tolist()
     ['cat', 'dog', 'cat']
     """
-    if weighting not in _WEIGHTINGS:
-        raise RouterInputError(f"weighted_vote: weighting must be one of {list(_WEIGHTINGS)}, got {weighting!r}")
+    check_choice("weighted_vote", "weighting", weighting, _WEIGHTINGS)
     if isinstance(eps, bool) or not isinstance(eps, Real) or not 0 < float(eps) < 0.5:
         raise RouterInputError(f"weighted_vote: eps must be a number in (0, 0.5), got {eps!r}")
     option = _read_classes(classes)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from defer.estimators.deferral.cost_scale import CostScale
-from defer.estimators.deferral.credit import CreditTotals, credit_shares, fit_credit_totals
+from defer.estimators.deferral.credit import CreditTotals, at_least_some, credit_shares, fit_credit_totals
 from defer.estimators.deferral.linear import LinearScores, fit_linear_scores
 from defer.estimators.deferral.score_problem import ScoreProblem
 from defer.losses import LossValue, cross_entropy, post_hoc_partial
@@ -27,8 +27,6 @@ Floats = NDArray[np.float64]
 # Slope at zero of the probability that a margin loss reads out of its score; hinge and sigmoid loss tell a sign alone, and
 # the logistic curve then only orders queries.
 _SHARPNESS = {"exponential": 2.0}
-
-_LEAST_TOTAL = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,8 +58,8 @@ class PartialScores:
         scores = self.model.scores(X)
         if self.margin is None:
             return self.scale.utility(self.totals.utility(credit_shares(scores), X))
-        expected = np.clip(self.totals.model.scores(X)[:, 0], self.totals.low[0], self.totals.high[0])
-        total = np.maximum(2.0 - expected, _LEAST_TOTAL)[:, None]
+        credit, _ = self.totals.total_and_bound(X)
+        total = at_least_some(2.0 - credit)
         share = _share(scores[:, 1] - scores[:, 0], self.margin)
         return self.scale.utility((1.0 - total) + total * np.column_stack([1.0 - share, share]))
 

@@ -8,23 +8,31 @@ learning to defer to an expert".
 from __future__ import annotations
 
 from dataclasses import replace
-from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import Ridge
-from sklearn.utils import get_tags
 
-from defer.estimators.base import column_means
 from defer.estimators.deferral.answers import ExpertAnswers
 from defer.estimators.deferral.expert_outcomes import outcome_weights
-from defer.estimators.deferral.face import BaseDeferral
-from defer.estimators.deferral.own_model import OwnModel, check_model, cross_fitted_probability, fit_model, fit_own
+from defer.estimators.deferral.imputation import MISSING, imputed_outcomes
+from defer.estimators.deferral.observed import filled_cost
+from defer.estimators.deferral.own_model import (
+    OwnModel,
+    check_cv,
+    check_model,
+    cross_fitted_probability,
+    fit_model,
+    fit_own,
+    take_sparse,
+)
+from defer.estimators.deferral.parameter_checks import check_choices, check_counts, check_positive
 from defer.estimators.deferral.partial_scores import PartialScores, fit_partial_scores
+from defer.estimators.deferral.pricing import PricedDeferral
+from defer.estimators.deferral.query_features import as_features
 from defer.estimators.deferral.right_model import check_unit_quality, fit_right, logistic
 from defer.estimators.deferral.score_features import Features, check_features, deferral_features
-from defer.estimators.deferral.score_learner import as_features
 from defer.estimators.outcomes_input import Outcomes
 from defer.exceptions import RouterInputError
 from defer.losses import MARGINS
@@ -36,7 +44,7 @@ Floats = NDArray[np.float64]
 _METHODS = ("plug_in", "partial", "regression")
 
 
-class PostHocDeferral(BaseDeferral):
+class PostHocDeferral(PricedDeferral):
     """Defer by a second model that is fitted to what a finished classifier gets wrong.
 
     Parameters
@@ -50,30 +58,39 @@ class PostHocDeferral(BaseDeferral):
         * "regression": P(own right) and P(expert right) by squared loss on the same features.  One fit for every
           ``cost_weight``; own quality does not rely on the probabilities of the base.
         * "partial": linear scores by a margin loss (one expert) or a softmax (several), weighted by what every action costs,
-          the price of asking included.  Another ``cost_weight`` **needs another fit**; a limit can still be set, on
-          qualities that are read out of the scores with an estimate of their total.
+          the price of asking included.  Another ``cost_weight`` **needs another fit**, and to decide at one is an error; a
+          limit can still be set, on qualities that are read out of the scores with an estimate of their total.
     base : classifier, optional
         Gives the own answer; default `LogisticRegression`.  It is fitted on all queries, and for the second model in folds.
         A `FrozenEstimator` is used as it is, without folds: then the queries of `fit` must be others than those it was
         trained on, or it looks better than it is.
     expert_model : estimator, optional
-        Classifier for "plug_in" (default `LogisticRegression`), regressor for "regression" (default `Ridge`).
+        Classifier for "plug_in" (default `LogisticRegression`), cloned for every expert; regressor for "regression" (default
+        `Ridge`), cloned for the own answer too.  "partial" has linear scores of its own and refuses one.
+    missing : {"at_random", "impute"}, default="at_random"
+        What is assumed of experts who were not asked, as for `MultiExpertDeferral`.  It concerns answers alone: gaps of a
+        table of outcomes are always missing at random, or weighted.
+    imputation_model : classifier, optional
+        Of "impute": P(expert right | query and label), which the second model cannot know; by default a
+        `LogisticRegression`.
     features : {"scores", "queries", "both", "confidence"}, default="scores"
         What the second model sees: the ten largest probabilities, their margin, entropy and the prediction; the query
         itself; both; or the largest probability alone.  An expert who is a specialist may need the query.
-    cv : int, splitter or iterable of (train, test), default=5
+    cv : int, splitter or list of (train, test), default=5
         Folds for the base.  Splits by group are handed over as a list, ``list(GroupKFold().split(X, y, groups))``.
     C : float, default=1.0
-        Inverse strength of the penalty of the default second model.
+        Inverse strength of the penalty of the default second model; an `expert_model` has its own.
     cost_weight : float, default=0.0
         Quality given up per US dollar.
     margin : str, default="logistic"
-        Loss for "partial" with two arms, a key of `defer.losses.MARGINS`.
+        Loss for "partial" with two arms, a key of `defer.losses.MARGINS`.  More arms are told apart by a softmax, and another
+        margin is refused.
     max_iter : int, default=1000
     tol : float, default=1e-6
-        Of the solver for "partial".
-    random_state : int, RandomState instance or None
-        Shuffles the folds.
+        Of the solver for "partial"; the other methods have models with solvers of their own.  The tolerance is finer than that
+        of the estimators that learn from queries: scores are few features within [0, 1], where derivatives are small.
+    random_state : int, Generator, RandomState instance or None
+        Shuffles the folds; of the imputation.
 
     Attributes
     ----------
@@ -113,6 +130,8 @@ class PostHocDeferral(BaseDeferral):
         base: Any = None,
         *,
         expert_model: Any = None,
+        missing: str = "at_random",
+        imputation_model: Any = None,
         features: Features = "scores",
         cv: Any = 5,
         C: float = 1.0,
@@ -125,6 +144,8 @@ class PostHocDeferral(BaseDeferral):
         self.method = method
         self.base = base
         self.expert_model = expert_model
+        self.missing = missing
+        self.imputation_model = imputation_model
         self.features = features
         self.cv = cv
         self.C = C
@@ -136,10 +157,7 @@ class PostHocDeferral(BaseDeferral):
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        models = [
-            model for model in (self.base, self.expert_model) if model is not None and not isinstance(model, type)
-        ]
-        tags.input_tags.sparse = all(get_tags(model).input_tags.sparse for model in models)
+        tags.input_tags.sparse = take_sparse(self.base, self.expert_model)
         return tags
 
     def _fit(self, X: Any, outcomes: Outcomes) -> None:
@@ -151,33 +169,42 @@ class PostHocDeferral(BaseDeferral):
     def _fit_answers(self, X: Any, answers: ExpertAnswers, outcomes: Outcomes) -> None:
         self._check_parameters()
         base, weight = logistic() if self.base is None else self.base, outcomes.sample_weight
-        check_model("PostHocDeferral", "base", base)
+        outcomes = imputed_outcomes(
+            X, answers, outcomes, owner="PostHocDeferral", missing=self.missing, model=self.imputation_model,
+            role="imputation_model", random_state=self.random_state,
+        )  # fmt: skip
         seen = cross_fitted_probability(base, X, answers, cv=self.cv, weight=weight, random_state=self.random_state)
         own = fit_own(base, X, answers, weight=weight)
         right = (seen.argmax(axis=1) == answers.label).astype(float)
-        outcomes = replace(outcomes, quality=np.column_stack([right, answers.right]))
+        outcomes = replace(outcomes, quality=np.column_stack([right, outcomes.quality[:, 1:]]))
         features = self._features(X, seen)
         self._fit_outcomes(X, outcomes, learn=lambda _, outcomes: self._learn(own, features, outcomes))
 
     def _learn(self, own: OwnModel | None, features: Any, outcomes: Outcomes) -> None:
+        self._fix_cost_weight(outcomes, learned=self.method == "partial")
         weight = outcome_weights(outcomes)
         models: list[Any] = []
         partial: PartialScores | None = None
         if self.method == "partial":
+            if self.margin != "logistic" and weight.shape[1] > 2:
+                raise RouterInputError(
+                    f"PostHocDeferral: margin={self.margin!r} tells two arms apart, and there are {weight.shape[1]}, which the softmax "
+                    "does; leave margin='logistic'"
+                )
             partial = fit_partial_scores(
                 features, self._costs(outcomes), weight, margin=self.margin, C=self.C, max_iter=self.max_iter, tol=self.tol
             )  # fmt: skip
-            self.fitted_cost_weight_ = self._own_cost_weight
+            self.trained_cost_weight_ = self._own_cost_weight
         elif self.method == "plug_in":
             model = logistic(self.C) if self.expert_model is None else self.expert_model
-            check_model("PostHocDeferral", "expert_model", model)
             arms = range(0 if own is None else 1, weight.shape[1])
             models = [fit_right(model, features, outcomes.quality[:, arm], weight[:, arm]) for arm in arms]
             models = models if own is None else [None, *models]
         else:
             model = Ridge(alpha=1.0 / self.C, tol=1e-10) if self.expert_model is None else self.expert_model
             models = [
-                _regress(model, features, quality, w) for quality, w in zip(outcomes.quality.T, weight.T, strict=True)
+                _fit_where_seen(model, features, quality, w)
+                for quality, w in zip(outcomes.quality.T, weight.T, strict=True)
             ]
         self.base_, self.models_, self.partial_ = own, models, partial
         self.n_iter_ = 1 if partial is None else max(1, partial.model.n_iter)
@@ -186,9 +213,7 @@ class PostHocDeferral(BaseDeferral):
         """What every action costs, with the price of asking: the loss of quality, in its unit."""
         if outcomes.cost is None or self._own_cost_weight == 0.0:
             return 1.0 - outcomes.quality
-        mean = column_means(outcomes.cost, outcomes.weight, outcomes.cost.shape[1])
-        price = np.where(np.isfinite(outcomes.cost), outcomes.cost, mean)
-        return 1.0 - outcomes.quality + self._own_cost_weight * price
+        return 1.0 - outcomes.quality + self._own_cost_weight * filled_cost(outcomes, self.mean_cost_)
 
     def _features(self, X: Any, probability: Floats) -> Any:
         return deferral_features(X, probability, features=self.features, owner="PostHocDeferral")
@@ -201,7 +226,7 @@ class PostHocDeferral(BaseDeferral):
             probability = self.base_.probability(X)
             features = self._features(X, probability)
         if self.partial_ is not None:
-            return self.partial_.utility(features) + self.fitted_cost_weight_ * self.mean_cost_
+            return self.partial_.utility(features) + self.trained_cost_weight_ * self.mean_cost_
         columns = [probability.max(axis=1) if model is None else model.predict(features) for model in self.models_]
         return np.column_stack(columns).astype(np.float64)
 
@@ -209,25 +234,24 @@ class PostHocDeferral(BaseDeferral):
         return self.base_.probability(X).argmax(axis=1)
 
     def _check_parameters(self) -> None:
-        if self.method not in _METHODS:
-            raise RouterInputError(
-                f"PostHocDeferral: method must be one of {', '.join(map(repr, _METHODS))}, got {self.method!r}"
-            )
-        if self.margin not in MARGINS:
-            raise RouterInputError(
-                f"PostHocDeferral: margin must be one of {', '.join(map(repr, MARGINS))}, got {self.margin!r}"
-            )
+        check_choices(self, method=_METHODS, margin=MARGINS, missing=MISSING)
         check_features("PostHocDeferral", self.features)
-        if not isinstance(self.C, Real) or isinstance(self.C, bool) or not 0.0 < float(self.C) < np.inf:
-            raise RouterInputError(f"PostHocDeferral: C must be a finite number > 0, got {self.C!r}")
-        if isinstance(self.expert_model, type):
-            raise TypeError(
-                f"PostHocDeferral: expert_model must be an estimator, got the class {self.expert_model.__name__}; write "
-                f"{self.expert_model.__name__}()"
+        check_cv("PostHocDeferral", self.cv)
+        check_positive("PostHocDeferral", C=self.C, tol=self.tol)
+        check_counts("PostHocDeferral", max_iter=self.max_iter)
+        check_model("PostHocDeferral", "base", logistic() if self.base is None else self.base)
+        if self.expert_model is None:
+            return
+        if self.method == "partial":
+            raise RouterInputError(
+                f"PostHocDeferral: method='partial' has linear scores of its own, and expert_model={self.expert_model!r} would not be "
+                "used; leave it out, or take method='plug_in' or 'regression'"
             )
+        needs = "predict" if self.method == "regression" else "predict_proba"
+        check_model("PostHocDeferral", "expert_model", self.expert_model, needs=needs)
 
 
-def _regress(model: Any, X: Any, quality: Floats, weight: Floats) -> Any:
+def _fit_where_seen(model: Any, X: Any, quality: Floats, weight: Floats) -> Any:
     rows = np.flatnonzero(weight > 0)
     if len(rows) < len(weight):
         X = (X if isinstance(X, np.ndarray) else X.tocsr())[rows]

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from defer.estimators.deferral.score_learner import as_features
-from defer.exceptions import RouterInputError
+from defer.estimators.deferral.parameter_checks import check_choice
+from defer.estimators.deferral.query_features import as_features
 
 __all__ = ["FEATURES", "Features", "check_features", "deferral_features", "score_features"]
 
@@ -52,8 +52,7 @@ def check_features(owner: str, features: str) -> None:
     ------
     RouterInputError
     """
-    if features not in FEATURES:
-        raise RouterInputError(f"{owner}: features must be one of {', '.join(map(repr, FEATURES))}, got {features!r}")
+    check_choice(owner, "features", features, FEATURES)
 
 
 def deferral_features(X: Any, probability: Floats, *, features: str, owner: str) -> Any:
@@ -83,7 +82,8 @@ def deferral_features(X: Any, probability: Floats, *, features: str, owner: str)
         return probability.max(axis=1, keepdims=True)
     if features == "scores":
         return score_features(probability)
-    X = as_features(X, owner=f"{owner}(features={features!r})")
+    hint = ", or take features='scores', for which the base alone reads the queries"
+    X = as_features(X, owner=f"{owner}(features={features!r})", hint=hint)
     if features == "queries":
         return X
     scores = score_features(probability)

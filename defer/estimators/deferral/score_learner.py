@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral, Real
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import issparse
 from sklearn.base import is_classifier
 from sklearn.utils import get_tags
 
@@ -19,10 +17,11 @@ from defer.estimators.deferral.classifier_scores import (
     fit_binary_classifiers,
 )
 from defer.estimators.deferral.linear import fit_linear_scores
+from defer.estimators.deferral.parameter_checks import check_counts, check_positive, check_widths
 from defer.estimators.deferral.score_problem import ScoreProblem
 from defer.exceptions import RouterInputError
 
-__all__ = ["ClassifierForm", "ScoreLearner", "Scores", "as_features", "check_choices", "n_iterations", "takes_sparse"]
+__all__ = ["ClassifierForm", "ScoreLearner", "Scores", "n_iterations", "takes_sparse"]
 
 Floats = NDArray[np.float64]
 
@@ -70,18 +69,15 @@ class ScoreLearner:
     C: float = 1.0
     max_iter: int = 1000
     tol: float = 1e-4
-    hidden: Sequence[int] = (64,)
+    hidden: int | Sequence[int] = (64,)
     learning_rate: float = 3e-3
     max_epochs: int = 200
     random_state: Any = None
 
     def __post_init__(self) -> None:
-        for name in ("C", "tol"):
-            value = getattr(self, name)
-            if not isinstance(value, Real) or isinstance(value, bool) or not 0.0 < float(value) < np.inf:
-                raise RouterInputError(f"{self.owner}: {name} must be a finite number > 0, got {value!r}")
-        if not isinstance(self.max_iter, Integral) or isinstance(self.max_iter, bool) or self.max_iter < 1:
-            raise RouterInputError(f"{self.owner}: max_iter must be an integer >= 1, got {self.max_iter!r}")
+        check_positive(self.owner, C=self.C, tol=self.tol, learning_rate=self.learning_rate)
+        check_counts(self.owner, max_iter=self.max_iter, max_epochs=self.max_epochs)
+        check_widths(self.owner, self.hidden)
         if isinstance(self.estimator, str) and self.estimator not in ("linear", "mlp"):
             raise RouterInputError(
                 f"{self.owner}: estimator must be 'linear', 'mlp', a torch module or a scikit-learn classifier, got "
@@ -148,37 +144,6 @@ class ScoreLearner:
         begin = fit_linear_scores(X, convex_start, **options)
         other = fit_linear_scores(X, problem, start=begin, **options)
         return other if other.objective < fitted.objective else fitted
-
-
-def as_features(X: Any, *, owner: str) -> Any:
-    """Checked queries as a table of floats; integers are converted once.
-
-    Raises
-    ------
-    RouterInputError
-        If queries are text or a mixed frame.
-    """
-    if not issparse(X) and not (isinstance(X, np.ndarray) and X.ndim == 2 and X.dtype.kind in "fiub"):
-        raise RouterInputError(
-            f"{owner} needs queries as a table of numbers, got {type(X).__name__}; put a transformer before it, as in "
-            "make_pipeline(TfidfVectorizer(), ...)"
-        )
-    return X if X.dtype in (np.float32, np.float64) else X.astype(np.float64)
-
-
-def check_choices(router: Any, **allowed: Iterable[str]) -> None:
-    """Refuse a router of which a parameter is none of the names that are allowed.
-
-    Raises
-    ------
-    RouterInputError
-    """
-    for name, choices in allowed.items():
-        value = getattr(router, name)
-        if not isinstance(value, str) or value not in choices:
-            raise RouterInputError(
-                f"{type(router).__name__}: {name} must be one of {', '.join(map(repr, choices))}, got {value!r}"
-            )
 
 
 def n_iterations(model: Scores) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from defer.estimators.deferral.joint import JointDeferral
+from defer.estimators.deferral.parameter_checks import check_shares
 
 __all__ = ["SingleStageDeferral"]
 
@@ -37,7 +38,7 @@ class SingleStageDeferral(JointDeferral):
         Where ``cost_weight * cost`` enters.  "decision": fitted without costs, which are weighed against the read-outs when
         a query is decided; one fit serves every `cost_weight` and limit ("softmax", "ova", "asymmetric_softmax").
         "training": costs are part of the surrogate, and another `cost_weight` needs another fit (all but
-        "asymmetric_softmax").
+        "asymmetric_softmax").  To decide at a `cost_weight` that the fit does not hold for is an error.
     cost_weight : float, default=0.0
         Quality given up per US dollar: utility = quality - cost_weight * cost.
     rescale : bool, default=False
@@ -46,7 +47,7 @@ class SingleStageDeferral(JointDeferral):
     max_iter : int, default=1000
     tol : float, default=1e-4
         Of the linear model: stop where no derivative of the objective exceeds it.
-    hidden : sequence of int, default=(64,)
+    hidden : int or sequence of int, default=(64,)
     learning_rate : float, default=3e-3
     max_epochs : int, default=200
         Of networks.
@@ -62,9 +63,13 @@ class SingleStageDeferral(JointDeferral):
 
     Notes
     -----
-    `predict_quality` gives P(own answer right) and P(expert right) for "softmax", "ova", "asymmetric_softmax" and
-    "cost_sensitive"; the first can exceed 1 for an expert.  For "softmax_alpha" below 1 it is biased towards the expert, as
-    its decisions are, and for "realizable" and "rl2d" it is the softmax of the scores, which is an order and no probability.
+    `predict_quality` gives P(own answer right) and P(expert right) for "softmax", "ova" and "asymmetric_softmax", by a
+    read-out of the scores; that of "softmax" can exceed 1 for an expert.  "cost_sensitive" tells shares alone, which are
+    multiplied by a ridge estimate of their total: that is the same quality where the total is linear in the query, good enough
+    to report and to order by, and no read-out to weigh costs against; hence its costs belong into training.  For
+    "softmax_alpha" below 1 quality is biased towards the expert, as its decisions are, and for "realizable" and "rl2d" it is the
+    softmax of the scores, which is an order and no probability: under these two a `Share` can be asked for, and no `Budget` or
+    `QualityTarget`.
 
     Where the expert was not asked on every query, "softmax", "ova" and "asymmetric_softmax" leave its term out and weigh the
     observed ones by propensity (missing at random without); the other surrogates tie classes and expert together, and
@@ -100,7 +105,7 @@ class SingleStageDeferral(JointDeferral):
         rescale: bool = False,
         max_iter: int = 1000,
         tol: float = 1e-4,
-        hidden: Sequence[int] = (64,),
+        hidden: int | Sequence[int] = (64,),
         learning_rate: float = 3e-3,
         max_epochs: int = 200,
         random_state: Any = None,
@@ -120,6 +125,10 @@ class SingleStageDeferral(JointDeferral):
         self.learning_rate = learning_rate
         self.max_epochs = max_epochs
         self.random_state = random_state
+
+    def _check_choices(self) -> None:
+        super()._check_choices()
+        check_shares("SingleStageDeferral", alpha=self.alpha, q=self.q, mix=self.mix)
 
     def _surrogate_options(self) -> dict[str, Any]:
         option = {"softmax_alpha": "alpha", "rl2d": "q", "realizable": "mix"}.get(self.surrogate)

@@ -7,22 +7,29 @@ Neyman-Pearson argument for two agents.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.frozen import FrozenEstimator
-from sklearn.utils import check_random_state, get_tags
 
 from defer.estimators.base import check_cost_weight, column_means
 from defer.estimators.deferral.answers import ExpertAnswers
 from defer.estimators.deferral.expert_outcomes import outcome_weights
-from defer.estimators.deferral.face import BaseDeferral
-from defer.estimators.deferral.own_model import OwnModel, check_model, cross_fitted_probability, fit_own
+from defer.estimators.deferral.own_model import (
+    OwnModel,
+    check_cv,
+    check_model,
+    cross_fitted_probability,
+    fit_own,
+    take_sparse,
+)
+from defer.estimators.deferral.parameter_checks import check_counts, seed_of
+from defer.estimators.deferral.pricing import PricedDeferral
+from defer.estimators.deferral.query_features import as_features
 from defer.estimators.deferral.right_model import check_unit_quality, fit_right, logistic
 from defer.estimators.deferral.score_features import Features, check_features, deferral_features
-from defer.estimators.deferral.score_learner import as_features
 from defer.estimators.outcomes_input import Outcomes
 from defer.exceptions import RouterInputError
 from defer.portfolios.assignment import Choice, best_arm
@@ -112,7 +119,7 @@ class _Round:
     value: float
 
 
-class LearnedTriage(BaseDeferral):
+class LearnedTriage(PricedDeferral):
     """Train the classifier on the queries that it will keep, and defer those that gain most, up to a rate.
 
     Alternates between two steps, as often as `n_rounds` says or until nothing changes: fit the base on the queries that are
@@ -129,13 +136,14 @@ class LearnedTriage(BaseDeferral):
     triage_model : classifier, optional
         P(right | features), cloned for the own answer and for each expert; default `LogisticRegression`.
     features : {"both", "queries", "scores", "confidence"}, default="both"
-        What the triage model sees, as for `PostHocDeferral`.
+        What the triage model sees, as for `PostHocDeferral`.  Unlike there the query is part of it by default: under a rate
+        queries compete with each other, and the policy of the source is a function of the query.
     n_rounds : int, default=5
-    cv : int, splitter or iterable of (train, test), default=5
+    cv : int, splitter or list of (train, test), default=5
         Folds in which the own answers are judged.
     cost_weight : float, default=0.0
         Quality given up per US dollar.
-    random_state : int, RandomState instance or None
+    random_state : int, Generator, RandomState instance or None
         Shuffles the folds.
 
     Attributes
@@ -204,10 +212,7 @@ class LearnedTriage(BaseDeferral):
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        models = [
-            model for model in (self.base, self.triage_model) if model is not None and not isinstance(model, type)
-        ]
-        tags.input_tags.sparse = all(get_tags(model).input_tags.sparse for model in models)
+        tags.input_tags.sparse = take_sparse(self.base, self.triage_model)
         tags.classifier_tags.poor_score = True  # it may not defer as often as would be right
         return tags
 
@@ -217,16 +222,15 @@ class LearnedTriage(BaseDeferral):
         return Share(self.arms_[0].item(), at_least=1.0 - self.rate)
 
     def _fit(self, X: Any, outcomes: Outcomes) -> None:
-        model = self._checked_model()
+        model = self._checked_model(outcomes)
         check_unit_quality("LearnedTriage", outcomes)
         found = self._round(model, as_features(X, owner="LearnedTriage"), outcomes)
         self._keep(None, [found], 0)
 
     def _fit_answers(self, X: Any, answers: ExpertAnswers, outcomes: Outcomes) -> None:
         check_cost_weight(self)
-        model, base = self._checked_model(), logistic() if self.base is None else self.base
-        check_model("LearnedTriage", "base", base)
-        weight, seed = outcomes.sample_weight, int(check_random_state(self.random_state).randint(2**31 - 1))
+        model, base = self._checked_model(outcomes), logistic() if self.base is None else self.base
+        weight, seed = outcomes.sample_weight, seed_of(self.random_state)
         kept, rounds = np.ones(len(answers.label), dtype=bool), list[_Round]()
         while len(rounds) < self.n_rounds:
             seen = cross_fitted_probability(base, X, answers, cv=self.cv, weight=weight, fit_on=kept, random_state=seed)
@@ -268,7 +272,12 @@ class LearnedTriage(BaseDeferral):
         self.n_rounds_, self.round_ = len(rounds), best
 
     def advantage(self, X: Any) -> Floats:
-        """Utility of the best expert less the own one, by prediction and before the threshold, shape (n,)."""
+        """Utility of the best expert less the own one, by prediction and before the threshold, shape (n,).
+
+        Parameters
+        ----------
+        X : n queries
+        """
         quality, cost = self._predict(X)
         utility = super()._utility(quality, cost)
         return _gain(utility).max(axis=1) if utility.shape[1] > 1 else np.full(len(utility), -np.inf)
@@ -299,15 +308,17 @@ class LearnedTriage(BaseDeferral):
             np.where(tied, 0, free), np.where(tied, gain.argmax(axis=1) + 1, free), self.fraction_, self.threshold_
         )
 
-    def _checked_model(self) -> Any:
+    def _checked_model(self, outcomes: Outcomes) -> Any:
         """The triage model, if all parameters are allowed."""
         if not isinstance(self.rate, Real) or isinstance(self.rate, bool) or not 0.0 < self.rate <= 1.0:
             raise RouterInputError(f"LearnedTriage: rate must be a number in (0, 1], got {self.rate!r}")
-        if not isinstance(self.n_rounds, Integral) or isinstance(self.n_rounds, bool) or self.n_rounds < 1:
-            raise RouterInputError(f"LearnedTriage: n_rounds must be an integer >= 1, got {self.n_rounds!r}")
+        check_counts("LearnedTriage", n_rounds=self.n_rounds)
+        check_cv("LearnedTriage", self.cv)
         check_features("LearnedTriage", self.features)
         model = logistic() if self.triage_model is None else self.triage_model
+        check_model("LearnedTriage", "base", logistic() if self.base is None else self.base)
         check_model("LearnedTriage", "triage_model", model)
+        self._fix_cost_weight(outcomes, learned=True)
         return model
 
 

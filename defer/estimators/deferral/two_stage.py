@@ -18,16 +18,12 @@ from defer.estimators.base import check_cost_weight
 from defer.estimators.deferral.answers import ExpertAnswers
 from defer.estimators.deferral.cost_scale import cost_scale
 from defer.estimators.deferral.credit import credit_bound, credit_shares, fit_credit_totals
-from defer.estimators.deferral.face import BaseDeferral
-from defer.estimators.deferral.joint import filled_cost, row_or_cell_weights
-from defer.estimators.deferral.score_learner import (
-    ClassifierForm,
-    ScoreLearner,
-    as_features,
-    check_choices,
-    n_iterations,
-    takes_sparse,
-)
+from defer.estimators.deferral.imputation import MISSING, imputed_outcomes
+from defer.estimators.deferral.observed import filled_cost, row_or_cell_weights, warn_of_no_credit
+from defer.estimators.deferral.parameter_checks import check_choices, check_flags, check_shares
+from defer.estimators.deferral.pricing import PricedDeferral
+from defer.estimators.deferral.query_features import as_features
+from defer.estimators.deferral.score_learner import ClassifierForm, ScoreLearner, n_iterations, takes_sparse
 from defer.estimators.deferral.score_problem import ScoreProblem
 from defer.estimators.outcomes_input import Outcomes
 from defer.exceptions import RouterInputError
@@ -41,7 +37,7 @@ _WEIGHTING = {"one_minus_cost": "one", "cost_of_others": "sum"}
 _NOT_CONVEX = ("generalized_cross_entropy", "mean_absolute_error")
 
 
-class TwoStageDeferral(BaseDeferral):
+class TwoStageDeferral(PricedDeferral):
     """Learn which arm answers, with the predictor left as it is; the arm of highest score is the one of least expected cost.
 
     The cost of an arm is 1 - quality + cost_weight * cost, and the surrogate is sum_j (1 - c_j) ell(scores, j).
@@ -66,6 +62,11 @@ class TwoStageDeferral(BaseDeferral):
     weighting : {"one_minus_cost", "cost_of_others"}, default="one_minus_cost"
         Weight of arm j: 1 - c_j, or the sum of the costs of the other arms, which needs every outcome observed.  The
         population minimisers decide alike.
+    missing : {"at_random", "impute"}, default="at_random"
+        What is assumed of experts who were not asked, as for `MultiExpertDeferral`.  It concerns answers alone: gaps of a
+        table of outcomes are always missing at random, or weighted.
+    expert_model : classifier, optional
+        Of "impute": P(expert right | query and label); by default a `LogisticRegression`.
     rescale : bool, default=False
         Map the least and the largest of all costs to 0 and 1; else costs outside [0, 1] are an error.  It is needed for a
         `cost_weight`, since a wrong answer that was paid for costs more than 1.
@@ -73,17 +74,17 @@ class TwoStageDeferral(BaseDeferral):
         Inverse strength of the penalty of the linear model, as in `LogisticRegression`: with labels of the arm to take as
         `y`, it is the same problem.
     cost_weight : float, default=0.0
-        Quality given up per US dollar.  It is part of what is learned: another operating point needs another fit.  Limits
-        are followed by the fitted scores.
+        Quality given up per US dollar.  It is part of what is learned: another operating point needs another fit, and to
+        decide at another one is an error.  Limits are followed by the fitted scores.
     max_iter : int, default=1000
     tol : float, default=1e-4
         Of the linear model: stop where no derivative of the objective exceeds it.
-    hidden : sequence of int, default=(64,)
+    hidden : int or sequence of int, default=(64,)
     learning_rate : float, default=3e-3
     max_epochs : int, default=200
         Of networks.
     random_state : int, Generator, RandomState instance or None, default=None
-        Of networks; everything else is deterministic.
+        Of networks and of the imputation; everything else is deterministic.
 
     Attributes
     ----------
@@ -97,6 +98,8 @@ class TwoStageDeferral(BaseDeferral):
         Of the costs that the surrogate saw.
     trained_cost_weight_ : float
         Cost weight that these held.
+    fixed_cost_weight_ : float or None
+        The same, None where `fit` was given no cost.
     totals_ : CreditTotals
         What the shares of credit are multiplied by in `predict_quality`.
 
@@ -132,12 +135,14 @@ class TwoStageDeferral(BaseDeferral):
         comp_sum: str = "cross_entropy",
         q: float = 0.7,
         weighting: str = "one_minus_cost",
+        missing: str = "at_random",
+        expert_model: Any = None,
         rescale: bool = False,
         C: float = 1.0,
         cost_weight: float = 0.0,
         max_iter: int = 1000,
         tol: float = 1e-4,
-        hidden: Sequence[int] = (64,),
+        hidden: int | Sequence[int] = (64,),
         learning_rate: float = 3e-3,
         max_epochs: int = 200,
         random_state: Any = None,
@@ -147,6 +152,8 @@ class TwoStageDeferral(BaseDeferral):
         self.comp_sum = comp_sum
         self.q = q
         self.weighting = weighting
+        self.missing = missing
+        self.expert_model = expert_model
         self.rescale = rescale
         self.C = C
         self.cost_weight = cost_weight
@@ -163,13 +170,20 @@ class TwoStageDeferral(BaseDeferral):
         return tags
 
     def scores(self, X: Any) -> Floats:
-        """Score of every arm, shape (n, m)."""
-        return self.model_.scores(as_features(self._check_fitted_queries(X), owner="TwoStageDeferral"))
+        """Score of every arm, shape (n, m).
+
+        Parameters
+        ----------
+        X : n queries
+        """
+        X = as_features(self._check_fitted_queries(X), owner="TwoStageDeferral")
+        return self.model_.scores(X)
 
     def _fit(self, X: Any, outcomes: Outcomes) -> None:
         X, weight = as_features(X, owner="TwoStageDeferral"), row_or_cell_weights(outcomes)
         learner = self._checked_learner(weight)
         cost = 1.0 - outcomes.quality
+        self._fix_cost_weight(outcomes, learned=True)
         self.trained_cost_weight_ = 0.0 if outcomes.cost is None else float(self.cost_weight)
         if self.trained_cost_weight_:
             cost = cost + self.cost_weight * filled_cost(outcomes, self.mean_cost_)
@@ -189,13 +203,16 @@ class TwoStageDeferral(BaseDeferral):
         if self.comp_sum == "cross_entropy":
             cell = weight[:, None] if weight.ndim == 1 else weight
             form = ClassifierForm(cell * (credit_bound(cost, bound) - cost))
+            warn_of_no_credit(form.credit, weight, owner="TwoStageDeferral")
         self.model_ = learner.fit(X, problem, form=form, convex_start=start if self.comp_sum in _NOT_CONVEX else None)
         self.n_iter_ = n_iterations(self.model_)
         self.totals_ = fit_credit_totals(X, cost, weight, bound=bound, C=self.C)
 
     def _fit_answers(self, X: Any, answers: ExpertAnswers, outcomes: Outcomes) -> None:
         check_cost_weight(self)
+        self._check_parameters()
         self._check_predictor()
+        X = as_features(X, owner="TwoStageDeferral", hint="; the predictor is asked for the same table")
         own = self._own_answers(X)
         labels = np.asarray(getattr(self.predictor, "classes_", np.unique(own)))
         if not set(labels.tolist()) & set(answers.classes.tolist()):
@@ -203,6 +220,10 @@ class TwoStageDeferral(BaseDeferral):
                 f"TwoStageDeferral: the predictor {type(self.predictor).__name__} answers none of the labels of y: it knows "
                 f"{labels.tolist()[:5]}, and y holds {answers.classes.tolist()[:5]}"
             )
+        outcomes = imputed_outcomes(
+            X, answers, outcomes, owner="TwoStageDeferral", missing=self.missing, model=self.expert_model,
+            role="expert_model", random_state=self.random_state,
+        )  # fmt: skip
         quality = outcomes.quality.copy()
         quality[:, 0] = own == answers.classes[answers.label]
 
@@ -240,7 +261,14 @@ class TwoStageDeferral(BaseDeferral):
             )
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="X does not have valid feature names")
-            return np.asarray(self.predictor.predict(X))
+            own = np.asarray(self.predictor.predict(X))
+        n = X.shape[0]
+        if own.shape not in ((n,), (n, 1)):
+            raise RouterInputError(
+                f"TwoStageDeferral: the predictor {type(self.predictor).__name__} must give one label per query, shape ({n},), and "
+                f"predict(X) gives shape {own.shape}"
+            )
+        return own.ravel()
 
     def _check_predictor(self) -> None:
         if self.predictor is None:
@@ -263,8 +291,13 @@ class TwoStageDeferral(BaseDeferral):
         except TypeError:
             return  # no estimator of scikit-learn: what predicts is taken at its word
 
+    def _check_parameters(self) -> None:
+        check_choices(self, comp_sum=COMP_SUMS, weighting=_WEIGHTING, missing=MISSING)
+        check_shares("TwoStageDeferral", q=self.q)
+        check_flags("TwoStageDeferral", rescale=self.rescale)
+
     def _checked_learner(self, weight: Floats) -> ScoreLearner:
-        check_choices(self, comp_sum=COMP_SUMS, weighting=_WEIGHTING)
+        self._check_parameters()
         if weight.ndim == 2 and self.weighting == "cost_of_others":
             raise RouterInputError(
                 "TwoStageDeferral: weighting='cost_of_others' needs every outcome observed, since each weight is a sum of the costs "

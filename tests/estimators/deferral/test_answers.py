@@ -12,7 +12,7 @@ import pytest
 
 from defer.estimators.deferral.answers import read_answers, read_expert_table
 from defer.estimators.deferral.expert_outcomes import cost_table, expert_outcomes, outcome_weights, propensity_table
-from defer.exceptions import DegenerateExpertWarning, RouterInputError
+from defer.exceptions import DeferWarning, DegenerateExpertWarning, RouterInputError
 
 GAPS = ["a", None, "b"]
 ONE_EXPERT: dict[str, Any] = {
@@ -65,7 +65,7 @@ def test_a_series_with_a_name_names_its_expert() -> None:
         (pd.Series([1, 0, 1], dtype="Int64"), pd.Series([1, None, 0], dtype="Int64")),
         (pl.Series([1, 0, 1]), pl.Series([1, None, 0])),
         ([True, False, True], [True, None, False]),
-        ([True, False, True], [1, None, 0]),
+        (pd.Series([True, False, True]), pd.Series([True, None, False], dtype="boolean")),
         (np.array([1, 0, 1], dtype=np.int8), np.ma.masked_array([1, 7, 0], [0, 1, 0])),
         (np.array([1, 0, 1]), pd.Series([1.0, np.nan, 0.0])),
     ],
@@ -77,8 +77,84 @@ def test_numbers_and_truth_values_are_compared_by_value(y: Any, experts: Any) ->
 
 
 def test_an_answer_that_is_no_class_of_y_is_wrong() -> None:
-    answers = read_answers(["a", "b"], [["a"], ["maybe"]], n=2)
-    assert answers.right.ravel().tolist() == [1.0, 0.0]
+    with pytest.warns(
+        DeferWarning,
+        match=r"1 of 2 answers of 'expert' are no class of y, the first is 'maybe' in row 2; they count as wrong: an expert who "
+        r"was not asked has None or NaN",
+    ):
+        answers = read_answers(["a", "b", "b"], [["a"], [None], ["maybe"]], n=3)
+    np.testing.assert_array_equal(answers.right.ravel(), [1.0, np.nan, 0.0])
+    with pytest.warns(DeferWarning, match=r"2 of 3 answers of 'bob' are no class of y, the first is -1 in row 0"):
+        read_answers([0, 1, 1], pd.DataFrame({"ann": [0, 1, 0], "bob": [-1, 1, -1]}), n=3)
+    with pytest.warns(DeferWarning, match=r"1 of 2 answers of 'expert' are no class of y, the first is inf in row 1"):
+        read_answers([0, 1], np.array([0.0, np.inf]), n=2)
+
+
+@pytest.mark.parametrize(
+    "experts",
+    [
+        np.array([["a", np.nan]] * 3).T.ravel()[[0, 3, 1]],
+        np.array(["a", None, "b"], dtype=object).astype(str),
+        pd.Series(["a", None, "b"]).fillna(""),
+        pd.Series(["a", pd.NA, "b"], dtype="string").astype(object).map(str),
+        ["a", "NaN ", "b"],
+    ],
+    ids=["array of nan and text", "as text", "filled", "pandas NA", "by hand"],
+)
+def test_a_gap_that_is_written_as_text_is_no_wrong_answer(experts: Any) -> None:
+    with pytest.raises(
+        RouterInputError,
+        match=r"1 of 3 answers of 'expert' are gaps written as text, the first is .* in row 1; where an expert",
+    ):
+        read_answers(["a", "b", "a"], experts, n=3)
+
+
+def test_a_class_may_be_called_none() -> None:
+    answers = read_answers(["None", "b", "None"], ["None", "b", "b"], n=3)
+    assert answers.right.ravel().tolist() == [1.0, 1.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("y", "experts"),
+    [
+        ([1, 0, 1], [True, False, None]), ([True, False, True], [1, None, 0]),
+        ([True, False, True], np.array([1.0, np.nan, 0.0])), (["a", "b", "a"], [True, False, True]),
+    ],
+)  # fmt: skip
+def test_whether_an_expert_was_right_is_no_answer(y: Any, experts: Any) -> None:
+    with pytest.raises(RouterInputError, match="; give what the expert answered, not whether it was right"):
+        read_answers(y, experts, n=3)
+
+
+def test_a_masked_label_is_missing() -> None:
+    with pytest.raises(RouterInputError, match="y has 1 of 3 labels missing, the first in row 1; leave such rows out"):
+        read_answers(np.ma.masked_array([0, 1, 1], [0, 1, 0]), [0, 1, 1], n=3)
+
+
+def test_rows_without_weight_are_not_there() -> None:
+    weight = np.array([1.0, 0.0, 2.0])
+    with pytest.raises(RouterInputError, match=r"y holds one class in rows of positive weight, 'a': there is nothing"):
+        read_answers(["a", "b", "a"], ["a", "b", "b"], n=3, weight=weight)
+    with pytest.raises(
+        RouterInputError,
+        match=r"1 of 2 experts have no answer in rows of positive weight, the first is 'expert 2'; leave",
+    ):
+        read_answers(["a", "b", "b"], [["a", None], ["a", "b"], ["a", None]], n=3, weight=weight)
+
+
+def test_two_columns_of_one_name_are_named() -> None:
+    for columns in (["x", "x"], ["1", 1]):
+        with pytest.raises(RouterInputError, match=r"experts names '(x|1)' 2 times: \['(x|1)', '(x|1)'\]"):
+            read_answers(["a", "b"], pd.DataFrame([["a", "b"]] * 2, columns=columns), n=2)
+    with pytest.raises(RouterInputError, match=r"experts names 'x' 2 times"):
+        read_expert_table(pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["x", "x"]), n=1)
+
+
+def test_answers_that_were_checked_are_not_judged_again() -> None:
+    with pytest.warns(DeferWarning, match="are no class of y"):
+        first = read_answers(["a", "b", "c"], ["c", "z", "c"], n=3)
+    again = read_answers(np.array(["a", "b"]), first.take(np.array([0, 1])), n=2)  # a fold without the class c
+    assert again.right.ravel().tolist() == [0.0, 0.0]
 
 
 @pytest.mark.parametrize(
@@ -95,12 +171,11 @@ def test_an_answer_that_is_no_class_of_y_is_wrong() -> None:
         (["a", "b"], np.zeros((2, 1, 1)), r"one column per expert: X has 2 rows, experts has shape \(2, 1, 1\)"),
         (["a", "b"], np.zeros((2, 0)), r"one column per expert: X has 2 rows, experts has shape \(2, 0\)"),
         (["a", "b"], "ab", r"one column per expert: X has 2 rows, experts has shape \(\)"),
-        (["a", "b"], [["a", None], ["b", None]], r"1 of 2 experts have no answer, the first is 'expert 1'; leave them out"),
+        (["a", "b"], [["a", None], ["b", None]], r"1 of 2 experts have no answer, the first is 'expert 2'; leave them out"),
         (["a", "b"], [1, 0], r"2 of 2 answers of 'expert' are of type int, the first is 1, and y holds text such as 'a'"),
         ([0, 1], ["0", "1"], r"2 of 2 answers of 'expert' are of type str, the first is '0', and y holds numbers such as 0"),
-        ([0, 1], [[0, "1"], [1, 1]], r"1 of 2 answers of 'expert 1' are of type str, the first is '1', and y holds numbers"),
+        ([0, 1], [[0, "1"], [1, 1]], r"1 of 2 answers of 'expert 2' are of type str, the first is '1', and y holds numbers"),
         (["a", "b"], ["A", "B"], r"none of the 2 answers of 'expert' is a class of y, the first is 'A'; the classes are \['a', 'b'\]"),
-        (["a", "b"], pd.DataFrame([["a", "b"]] * 2, columns=["x", "x"]), r"(experts names 'x' 2 times|Expected unique column names)"),
         (["a", "b"], pd.DataFrame({"own": ["a", "b"]}), r"experts names an expert 'own', which is the name of the system's own arm"),
     ],
 )  # fmt: skip
@@ -135,20 +210,26 @@ GAPPED = np.array([[0, 1], [0, None], [1, None], [None, 0]], dtype=object)
 
 
 def test_experts_who_are_always_or_never_right_are_warned_of() -> None:
-    with pytest.warns(DegenerateExpertWarning, match=r"expert 'expert 0' is right in all of its 4 answers"):
+    with pytest.warns(DegenerateExpertWarning, match=r"expert 'expert 1' is right in all of its 4 answers"):
         outcomes_of([[0, 1], [1, 1], [1, 0], [0, 0]])
     with pytest.warns(DegenerateExpertWarning, match=r"expert 'expert' is right in none of its 3 answers"):
         outcomes_of([1, 0, 0, None])
     outcomes_of([[0, 1], [0, None], [None, 0], [0, 0]], y=(0, 1, 1, 0))  # one answer alone proves nothing of the kind
+    with pytest.warns(DegenerateExpertWarning, match=r"expert 'expert' is right in all of its 3 answers"):
+        outcomes_of([0, 1, 1, 1], sample_weight=[1.0, 1.0, 1.0, 0.0])  # the wrong one has no weight
 
 
 def test_outcomes_without_gaps_weigh_what_their_rows_do() -> None:
     outcomes = outcomes_of(FULL, sample_weight=[1.0, 2.0, 0.0, 1.0])
-    assert outcomes.arms.tolist() == ["own", "expert 0", "expert 1"]
+    assert outcomes.arms.tolist() == ["own", "expert 1", "expert 2"]
     assert outcomes.weighting == "none"
     np.testing.assert_array_equal(outcome_weights(outcomes), np.tile([[1.0], [2.0], [0.0], [1.0]], 3))
     complete = outcomes_of(FULL, propensity=np.full((4, 2), 0.5))
     assert complete.weighting == "none"
+    with pytest.raises(RouterInputError, match=r"8 of 8 given answers have a value outside \(0, 1\]"):
+        outcomes_of(FULL, propensity=np.full((4, 2), 7.0))
+    with pytest.raises(RouterInputError, match=r"propensity must have shape \(4,\) or \(4, 2\), .*, got \(3,\)"):
+        outcomes_of(FULL, propensity=np.ones(3))
 
 
 def test_gaps_at_random_are_made_up_for_by_those_who_were_asked() -> None:
@@ -174,31 +255,56 @@ def test_propensities_weigh_what_was_seen() -> None:
     [
         (np.ones((4, 3)), r"propensity must have shape \(4,\) or \(4, 2\), one column per expert, got \(4, 3\)"),
         (np.ones(3), r"propensity must have shape \(4,\) or \(4, 2\), one column per expert, got \(3,\)"),
-        ([1.0, 0.0, 1.0, 1.0], r"1 of 5 given answers have a value outside \(0, 1\], the first is row 1, expert 0 \(0\)"),
-        ([1.0, 1.5, np.nan, 1.0], r"2 of 5 given answers have a value outside \(0, 1\], the first is row 1, expert 0 \(1.5\)"),
+        ([1.0, 0.0, 1.0, 1.0], r"1 of 5 given answers have a value outside \(0, 1\], the first is row 1, expert 'expert 1' \(0\)"),
+        ([1.0, 1.5, np.nan, 1.0], r"2 of 5 given answers have a value outside \(0, 1\], the first is row 1, expert 'expert 1' \(1.5\)"),
     ],
 )  # fmt: skip
 def test_propensities_that_cannot_be_are_named(propensity: Any, message: str) -> None:
     with pytest.raises(RouterInputError, match=message):
         outcomes_of(GAPPED, propensity=propensity)
-    right = read_answers([0, 1, 1, 0], GAPPED, n=4).right
+    answers = read_answers([0, 1, 1, 0], GAPPED, n=4)
     with pytest.raises(RouterInputError, match=message):
-        propensity_table(propensity, right)
+        propensity_table(propensity, answers.right, names=answers.names)
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars", "pyarrow"])
+def test_propensities_follow_the_names_of_the_experts(library: str) -> None:
+    make: Any = {"pandas": pd.DataFrame, "polars": pl.DataFrame, "pyarrow": pa.table}[library]
+    right, names = np.array([[1.0, np.nan], [0.0, 1.0]]), np.array(["ann", "bob"])
+    table = propensity_table(make({"bob": [0.1, 0.2], "ann": [0.3, 0.4]}), right, names=names)
+    assert table.tolist() == [[0.3, 1.0], [0.4, 0.2]]
+    with pytest.raises(
+        RouterInputError, match=r"propensity must name \['ann', 'bob'\]: lacking \['bob'\], not known \['eve'\]"
+    ):
+        propensity_table(make({"eve": [0.1, 0.2], "ann": [0.3, 0.4]}), right, names=names)
+    assert propensity_table(pd.Series([0.5, 0.25]), right, names=names).tolist() == [[0.5, 1.0], [0.25, 0.25]]
+    with pytest.raises(RouterInputError, match=r"propensity must be numbers, and it holds text, first '0\.5'"):
+        propensity_table(["0.5", "0.5"], right, names=names)
 
 
 def test_costs_are_of_the_experts_or_of_all_arms() -> None:
     names = np.array(["ann", "bob"])
-    assert cost_table([[0.1, 0.2]], names).tolist() == [[0.0, 0.1, 0.2]]
-    assert cost_table([[0.3, 0.1, 0.2]], names).tolist() == [[0.3, 0.1, 0.2]]
-    assert cost_table(pd.DataFrame({"bob": [0.2], "ann": [0.1]}), names).tolist() == [[0.0, 0.1, 0.2]]
-    assert cost_table(pl.DataFrame({"bob": [0.2], "own": [0.3], "ann": [0.1]}), names).tolist() == [[0.3, 0.1, 0.2]]
+    assert cost_table([[0.1, 0.2]], names, n=1).tolist() == [[0.0, 0.1, 0.2]]
+    assert cost_table([[0.3, 0.1, 0.2]], names, n=1).tolist() == [[0.3, 0.1, 0.2]]
+    assert cost_table(pd.DataFrame({"bob": [0.2], "ann": [0.1]}), names, n=1).tolist() == [[0.0, 0.1, 0.2]]
+    assert cost_table(pl.DataFrame({"bob": [0.2], "own": [0.3], "ann": [0.1]}), names, n=1).tolist() == [
+        [0.3, 0.1, 0.2]
+    ]
     with pytest.raises(
         RouterInputError, match=r"cost must name \['own', 'ann', 'bob'\]: lacking \['ann'\], not known \['eve'\]"
     ):
-        cost_table(pd.DataFrame({"bob": [0.2], "eve": [0.1]}), names)
-    with pytest.raises(RouterInputError, match=r"a column for each of the 2 experts, or one more .* got 4 columns"):
-        cost_table([[0.1, 0.2, 0.3, 0.4]], names)
+        cost_table(pd.DataFrame({"bob": [0.2], "eve": [0.1]}), names, n=1)
+    with pytest.raises(RouterInputError, match=r"a column for each of the 2 experts, or one more .* got 4"):
+        cost_table([[0.1, 0.2, 0.3, 0.4]], names, n=1)
     with pytest.raises(
-        RouterInputError, match=r"cost: 1 values are below 0, the first in row 1, arm 'expert 1' \(-1\)"
+        RouterInputError, match=r"cost: 1 values are below 0, the first in row 1, arm 'expert 2' \(-1\)"
     ):
         outcomes_of(FULL, cost=[[0.1, 0.1], [0.1, -1.0], [0.1, 0.1], [0.1, 0.1]])
+    for one in ([0.1, 0.2], np.array([0.1, 0.2]), pd.Series([0.1, 0.2]), pl.Series([0.1, 0.2])):
+        assert cost_table(one, names[:1], n=2).tolist() == [[0.0, 0.1], [0.0, 0.2]]
+    with pytest.raises(RouterInputError, match=r"a column for each of the 2 experts, or one more .* got 1$"):
+        cost_table([0.1, 0.2], names, n=2)
+    with pytest.raises(RouterInputError, match=r"cost must be numbers: .* inhomogeneous"):
+        cost_table([[0.1], [0.1, 0.2]], names, n=2)
+    with pytest.raises(RouterInputError, match="cost must have one row per query: X has 4 rows, cost has 3"):
+        outcomes_of(FULL, cost=np.ones((3, 3)))

@@ -82,7 +82,7 @@ def test_own_quality_is_the_largest_probability_and_experts_are_constant(blobs: 
     share = np.mean(expert == y)
     np.testing.assert_allclose(quality[:, 1:], np.tile([share, 1 - share], (600, 1)), atol=1e-12)
     np.testing.assert_array_equal(router.predict_own(X), peer.predict(X))
-    assert set(router.predict(X).tolist()) == {"own", "expert 0"}
+    assert set(router.predict(X).tolist()) == {"own", "expert 1"}
 
 
 def test_the_curve_repairs_an_overconfident_base_and_changes_no_answer() -> None:

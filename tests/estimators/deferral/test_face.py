@@ -10,17 +10,19 @@ import pandas as pd
 import polars as pl
 import pytest
 from sklearn import config_context
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import DataConversionWarning, NotFittedError
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline as sklearn_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils import get_tags
 
 import defer
 from defer import Budget, Share
 from defer.estimators import MultiExpertDeferral, SingleStageDeferral, TwoStageDeferral, make_pipeline
-from defer.exceptions import RouterInputError
+from defer.exceptions import DeferWarning, RouterInputError
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +105,71 @@ def test_an_answer_that_is_no_label_is_handed_on(task: Any, system: Any) -> None
     assert set(system.predict(X, odd).tolist()) == {"yes", "no", "unsure"}
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (np.zeros((300, 2), int), r"300 of 300 answers of 'ann' are of type int, the first is 0, and y holds text such as 'no'"),
+        (np.ones((300, 2), bool), r"300 of 300 answers of 'ann' are of type bool, .* answered, not whether it was right"),
+        (np.full((300, 2), "nan"), r"300 of 300 answers of 'ann' are gaps written as text, the first is 'nan' in row 0"),
+    ],
+    ids=["codes", "right or wrong", "gaps as text"],
+)  # fmt: skip
+def test_answers_are_checked_after_the_fit_too(task: Any, system: Any, given: Any, message: str) -> None:
+    X, y, _ = task
+    for call in (
+        lambda: system.predict(X, given),
+        lambda: system.score(X, y, experts=given),
+        lambda: system.outcome_log(X, y, given),
+    ):
+        with pytest.raises(RouterInputError, match=message):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        (lambda y: (y == "yes").astype(int), r"y holds numbers such as 0, and this system was fitted on text such as 'no'"),
+        (lambda y: y == "yes", r"y holds truth values such as False, and this system was fitted on text such as 'no'"),
+        (lambda y: np.where(np.arange(300) == 7, None, y), r"y has 1 of 300 labels missing, the first in row 7"),
+        (lambda y: ["maybe"] * 300, r"y: none of the 300 labels is one that this system was fitted on or an expert gives, the "
+         r"first is 'maybe'; the system knows \['no', 'yes'\]"),
+        (lambda y: np.zeros((300, 3)), r"y must be the true labels, shape \(n,\), where experts= is given"),
+    ],
+    ids=["codes", "truth", "gap", "unknown", "table"],
+)  # fmt: skip
+def test_labels_are_checked_after_the_fit_too(task: Any, system: Any, label: Any, message: str) -> None:
+    X, y, experts = task
+    for call in (system.score, system.outcome_log):
+        with pytest.raises(RouterInputError, match=message):
+            call(X, label(y), experts=experts)
+
+
+def test_labels_are_taken_in_the_forms_of_fit_and_one_that_is_unseen_counts(task: Any, system: Any) -> None:
+    X, y, experts = task
+    value = system.score(X, y, experts=experts)
+    with pytest.warns(DataConversionWarning):
+        assert system.score(X, y[:, None], experts=experts) == value
+    assert system.score(X, pd.Series(y, dtype="category"), experts=experts) == value
+    odd = experts.replace({"ann": {"no": "unsure"}})
+    for call in (system.score, system.outcome_log, MultiExpertDeferral().fit):
+        with pytest.warns(DeferWarning, match="answers of 'ann' are no class of y, the first is 'unsure'") as told:
+            call(X, y, experts=odd)
+        assert [warning.filename for warning in told] == [__file__]
+    taken = np.asarray(system.predict(X)) != "own"
+    # A label that fit never saw, and that the experts know.
+    assert system.score(X, np.full(300, "unsure"), experts=np.full((300, 2), "unsure")) == taken.mean()
+
+
+def test_a_routing_of_another_system_is_refused(task: Any, system: Any) -> None:
+    X, y, experts = task
+    other = MultiExpertDeferral().fit(X, y, experts=experts[["bob", "ann"]])
+    with pytest.raises(
+        RouterInputError,
+        match=r"routing is over the arms \['own', 'bob', 'ann'\], and this system has \['own', 'ann', 'bob'\]",
+    ):
+        system.predict(X, experts, routing=other.route(X))
+
+
 def test_a_routing_under_a_limit_can_be_answered(task: Any, system: Any) -> None:
     X, _, experts = task
     routing = system.route(X, limit=Share("ann", at_most=0.1), random_state=0)
@@ -150,6 +217,70 @@ def test_gaps_stay_gaps_of_the_log(task: Any, system: Any) -> None:
     np.testing.assert_array_equal(np.isnan(np.asarray(log.quality)[:, 1:]), gapped.isna().to_numpy())
 
 
+def test_propensities_fill_the_gaps_of_the_log(task: Any, system: Any) -> None:
+    X, y, experts = task
+    right = (experts.to_numpy() == y[:, None]).astype(float)
+    # Whom to ask depended on what is right: asked shares alone would mislead.
+    chance = np.where(right == 1, 0.8, 0.3)
+    truth = defer.evaluate(system, system.outcome_log(X, y, experts)).estimate.value
+    values, naive = [], []
+    for seed in range(60):
+        asked = np.random.default_rng(seed).random((300, 2)) < chance
+        gapped = experts.where(asked)
+        log = system.outcome_log(X, y, gapped, propensity=chance)
+        values.append(defer.evaluate(system, log).estimate.value)
+        shares = np.tile(asked.mean(axis=0), (300, 1))
+        naive.append(defer.evaluate(system, system.outcome_log(X, y, gapped, propensity=shares)).estimate.value)
+    spread = np.std(values, ddof=1) / np.sqrt(60)
+    assert abs(np.mean(values) - truth) < 4.5 * spread + 1 / 300
+    assert np.mean(naive) - truth > 4.5 * spread + 1 / 300
+    table = np.asarray(log.quality)
+    assert np.isfinite(table).all()
+    odds = np.where(asked, 1 / chance, 0.0)
+    # The mean over all queries is the weighted accuracy of the expert.
+    np.testing.assert_allclose(table[:, 1:].mean(axis=0), (odds * right).sum(axis=0) / odds.sum(axis=0))
+    np.testing.assert_array_equal(table[:, 0], system.predict_own(X) == y)
+
+
+def test_propensities_of_a_log_are_checked_and_change_nothing_where_answers_are_complete(
+    task: Any, system: Any
+) -> None:
+    X, y, experts = task
+    np.testing.assert_array_equal(
+        system.outcome_log(X, y, experts, propensity=np.full(300, 0.5)).quality,
+        system.outcome_log(X, y, experts).quality,
+    )
+    for call in (system.outcome_log, system.score):
+        with pytest.raises(RouterInputError, match=r"600 of 600 given answers have a value outside \(0, 1\]"):
+            call(X, y, experts=experts, propensity=np.full(300, 2.0))
+        with pytest.raises(RouterInputError, match="cost must have one row per query: X has 300 rows, cost has 299"):
+            call(X, y, experts=experts, cost=np.ones((299, 2)))
+    gone = experts.assign(bob=None)
+    with pytest.raises(
+        RouterInputError, match=r"1 of 2 experts have no answer, the first is 'bob': there is nothing to weight"
+    ):
+        system.outcome_log(X, y, gone, propensity=np.full(300, 0.5))
+
+
+def test_a_score_takes_gaps_for_random_only_where_it_is_told(task: Any, system: Any) -> None:
+    X, y, experts = task
+    taken = system.predict(X)
+    asked = np.random.default_rng(3).random((300, 2)) < 0.7
+    asked[np.flatnonzero(taken == "bob")[0], 1] = False
+    with pytest.raises(
+        RouterInputError,
+        match=r"queries go to an expert whose answer is missing, the first is row \d+ \(expert '(ann|bob)'\); pass propensity=, "
+        r".* it is the share of its answers that are there",
+    ):
+        system.score(X, y, experts=experts.where(asked))
+    shares = np.tile(asked.mean(axis=0), (300, 1))
+    value = system.score(X, y, experts=experts.where(asked), propensity=shares)
+    right = {"own": system.predict_own(X) == y, **{name: (experts[name] == y).to_numpy() for name in ("ann", "bob")}}
+    odds = {"own": np.ones(300), "ann": asked[:, 0] / shares[0, 0], "bob": asked[:, 1] / shares[0, 1]}
+    weight = np.array([odds[arm][row] for row, arm in enumerate(taken)])
+    assert value == pytest.approx(np.average([right[arm][row] for row, arm in enumerate(taken)], weights=weight))
+
+
 def test_scores_weigh_answers_prices_and_gaps(task: Any) -> None:
     X, y, experts = task
     cost = np.tile([0.0, 0.3, 0.3], (300, 1))
@@ -174,8 +305,10 @@ def test_labels_without_answers_cannot_be_scored(task: Any, system: Any) -> None
     X, y, experts = task
     with pytest.raises(RouterInputError, match="score: y holds labels, and this router defers: pass experts="):
         system.score(X, y)
-    with pytest.raises(RouterInputError, match=r"y must have shape \(300,\), got \(299,\)"):
+    with pytest.raises(RouterInputError, match="X has 300 rows, y has 299"):
         system.score(X, y[1:], experts=experts)
+    with pytest.raises(RouterInputError, match="score: y holds labels, and this router defers"):
+        system.score(X, y[:, None])
     quality = np.column_stack([system.predict_own(X) == y, (experts == y[:, None]).to_numpy()])
     assert system.score(X, quality) == pytest.approx(system.score(X, y, experts=experts))
 
@@ -238,6 +371,41 @@ def test_answers_travel_with_the_queries_through_cross_validation(task: Any, rou
     np.testing.assert_allclose(with_cost, scores)  # at cost_weight 0
     assert search.best_params_ == {"cost_weight": 0.0}
     assert search.best_estimator_.expert_.tolist() == ["ann", "bob"]
+
+
+def test_a_pipeline_of_scikit_learn_hands_answers_to_predict(task: Any) -> None:
+    X, y, experts = task
+    with config_context(enable_metadata_routing=True):
+        pipeline = sklearn_pipeline(StandardScaler(), SingleStageDeferral("ova")).fit(X, y, experts=experts)
+        answers = pipeline.predict(X, experts=experts)
+        routing = pipeline[-1].route(StandardScaler().fit_transform(X), limit=Share("ann", at_most=0.1), random_state=0)
+        limited = pipeline.predict(X, experts=experts, routing=routing)
+    assert (answers == y).mean() > 0.85
+    assert (answers != limited).any()
+
+
+def test_one_price_per_query_is_enough_for_one_expert(task: Any) -> None:
+    X, y, experts = task
+    price = np.linspace(0.0, 1.0, 300)
+    table = np.column_stack([np.zeros(300), price])
+    fitted = [
+        SingleStageDeferral(cost_weight=0.1).fit(X, y, experts=experts["ann"], cost=cost) for cost in (price, table)
+    ]
+    np.testing.assert_array_equal(fitted[0].predict_utility(X), fitted[1].predict_utility(X))
+    scores = [fitted[0].score(X, y, experts=experts["ann"], cost=cost) for cost in (price, table)]
+    assert scores[0] == scores[1]
+
+
+def test_what_has_no_weight_is_missing_in_the_words_of_answers(task: Any) -> None:
+    X, y, experts = task
+    partly = experts.copy()
+    partly.loc[10:, "bob"] = None
+    with pytest.raises(
+        RouterInputError, match="1 of 2 experts have no answer in rows of positive weight, the first is 'bob'"
+    ):
+        SingleStageDeferral("ova").fit(X, y, experts=partly, sample_weight=np.arange(300) >= 10)
+    with pytest.raises(RouterInputError, match=r"sample_weight must have shape \(300,\), got \(299,\)"):
+        SingleStageDeferral("ova").fit(X, y, experts=experts, sample_weight=np.ones(299))
 
 
 def test_texts_and_their_answers_go_through_make_pipeline() -> None:

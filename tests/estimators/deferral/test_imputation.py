@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression, Perceptron
+from sklearn.tree import DecisionTreeClassifier
 
+from defer.estimators import MultiExpertDeferral, PostHocDeferral, TwoStageDeferral
 from defer.estimators.deferral.answers import read_answers
 from defer.estimators.deferral.imputation import impute_right
 from defer.exceptions import RouterInputError
@@ -96,3 +99,50 @@ def test_wrong_models_and_queries_are_refused() -> None:
         impute_right(np.zeros((2, 1)), answers, expert_model=LogisticRegression)
     with pytest.raises(RouterInputError, match=r"impute_right: X must have shape \(2, d\), got \(3, 1\)"):
         impute_right(np.zeros((3, 1)), answers)
+
+
+@pytest.fixture(scope="module")
+def asked_where_weak() -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """Queries, labels, the answers of an expert on one class who is mostly asked about the other, and its true accuracy."""
+    rng = np.random.default_rng(2)
+    X, y = rng.normal(size=(3000, 2)), rng.integers(2, size=3000)
+    answers = np.where(rng.random(3000) < np.where(y == 1, 0.95, 0.35), y, 1 - y)
+    asked = rng.random(3000) < np.where(y == 1, 0.1, 0.7)
+    return X, y, np.where(asked, answers, None), float(np.mean(answers == y))
+
+
+ESTIMATORS = {
+    "several": lambda **options: MultiExpertDeferral("softmax", **options),
+    "two stages": lambda **options: TwoStageDeferral(FrozenEstimator(GUESS), **options),
+    "plug-in": lambda **options: PostHocDeferral(random_state=0, **options),
+    "regression": lambda **options: PostHocDeferral("regression", random_state=0, **options),
+    "partial": lambda **options: PostHocDeferral("partial", random_state=0, **options),
+}
+GUESS = LogisticRegression().fit([[-1.0, 0.0], [1.0, 0.0]], [0, 1])
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_every_estimator_with_imputation_undoes_that_an_expert_was_asked_where_it_is_weak(
+    name, asked_where_weak
+) -> None:
+    X, y, gaps, truth = asked_where_weak
+    naive, filled = (ESTIMATORS[name](missing=missing).fit(X, y, experts=gaps) for missing in ("at_random", "impute"))
+    assert (naive.weighting_, filled.weighting_) == ("missing at random", "none")
+    # 800 answers, 150 of them to the class that counts most: the imputed mean has a standard error of 0.013.
+    assert naive.predict_quality(X)[:, 1].mean() < truth - 0.1
+    assert filled.predict_quality(X)[:, 1].mean() == pytest.approx(truth, abs=0.06)
+    role = "imputation_model" if isinstance(naive, PostHocDeferral) else "expert_model"
+    by_tree = ESTIMATORS[name](missing="impute", **{role: DecisionTreeClassifier(max_depth=2, random_state=0)})
+    assert by_tree.fit(X, y, experts=gaps).predict_quality(X)[:, 1].mean() == pytest.approx(truth, abs=0.06)
+    wrong = ESTIMATORS[name](**{role: Perceptron()})
+    with pytest.raises(RouterInputError, match=f"{type(naive).__name__}: {role} Perceptron has no predict_proba"):
+        wrong.fit(X, y, experts=gaps)
+
+
+def test_two_stages_with_imputation_learn_from_the_filled_table(asked_where_weak) -> None:
+    X, y, gaps, _ = asked_where_weak
+    table = np.column_stack([GUESS.predict(X) == y, impute_right(X, read_answers(y, gaps, n=3000))[:, 0]])
+    for weighting in ("one_minus_cost", "cost_of_others"):
+        router = TwoStageDeferral(GUESS, weighting=weighting, missing="impute").fit(X, y, experts=gaps)
+        peer = TwoStageDeferral(weighting=weighting).fit(X, table)
+        np.testing.assert_array_equal(router.predict_quality(X), peer.predict_quality(X))

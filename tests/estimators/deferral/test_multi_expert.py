@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.tree import DecisionTreeClassifier
 
 from defer import Capacity, Share
@@ -36,7 +36,7 @@ def test_x2_items_1_and_5_read_outs_and_the_bayes_decision(population: Any, surr
     X, y, experts, mass = population
     fitted = MultiExpertDeferral(surrogate, **EXACT).fit(X, y, experts=experts, sample_weight=mass)
     np.testing.assert_allclose(fitted.predict_quality(np.eye(2)), np.column_stack([ETA.max(axis=1), P]), atol=1e-5)
-    assert fitted.predict(np.eye(2)).tolist() == ["expert 0", "own"]
+    assert fitted.predict(np.eye(2)).tolist() == ["expert 1", "own"]
     if surrogate == "softmax":
         share = np.exp(fitted.scores(np.eye(2))[0])
         np.testing.assert_allclose(share / share.sum(), [0.25, 0.15, 0.1, 0.3, 0.2], atol=1e-5)
@@ -49,7 +49,7 @@ def test_x2_item_2_a_duplicate_shares_the_softmax_and_changes_no_decision(popula
     share = np.exp(fitted.scores(np.eye(2))[0])
     np.testing.assert_allclose(share / share.sum(), np.array([0.5, 0.3, 0.2, 0.6, 0.4, 0.6]) / 2.6, atol=1e-5)
     assert fitted.predict(np.eye(2))[1] == "own"
-    assert fitted.predict(np.eye(2))[0] in ("expert 0", "expert 2")
+    assert fitted.predict(np.eye(2))[0] in ("expert 1", "expert 3")
 
 
 def test_prices_move_the_choice_between_experts(population: Any) -> None:
@@ -63,7 +63,7 @@ def test_prices_move_the_choice_between_experts(population: Any) -> None:
                 fitted.set_params(cost_weight=weight).fit(X, y, experts=experts, cost=cost, sample_weight=mass)
                 taken.append(fitted.predict(np.eye(2)).tolist())
             # Utilities of the first kind: .5 | .6 - .5 w | .4 - .1 w.
-            assert taken == [["expert 0", "own"], ["own", "own"], ["own", "own"]], (surrogate, costs)
+            assert taken == [["expert 1", "own"], ["own", "own"], ["own", "own"]], (surrogate, costs)
     cheap = np.tile([0.5, 0.0], (len(X), 1))
     priced = MultiExpertDeferral(cost_weight=0.5, **EXACT).fit(X[:, :1] * 0 + 1, y, experts=experts, cost=cheap)
     assert priced.predict_utility([[1.0]])[0, 1] < priced.predict_quality([[1.0]])[0, 1]
@@ -177,4 +177,26 @@ def test_readers_keep_to_their_hours(readers: Any) -> None:
     assert counts[1] <= 10
     assert counts[2] == 40
     assert counts[3] <= 5
-    assert fitted.defer_mask(X, limit=Share("bob", at_most=0.1), random_state=0).mean() <= 1.0
+    free = (fitted.predict(X) == "bob").mean()
+    few = fitted.route(X, limit=Share("bob", at_most=0.1), random_state=0)
+    assert free > 0.2
+    assert few.load[2] == pytest.approx(0.1)
+    # A cell of the randomised group may round either way.
+    assert abs((few.arm == 2).sum() - 0.1 * len(X)) < 1.0
+    kept = fitted.defer_mask(X, limit=Share("bob", at_most=0.1), random_state=0)
+    np.testing.assert_array_equal(kept, few.arm != 0)
+
+
+def test_gaps_in_a_table_are_sent_to_surrogates_that_there_are() -> None:
+    quality = np.array([[1.0, 0.0], [np.nan, 1.0]] * 3)
+    with pytest.raises(
+        RouterInputError, match=r"needs every outcome observed, and 3 of 12 are not; take 'softmax', 'ova'$"
+    ):
+        MultiExpertDeferral("cost_sensitive").fit(np.arange(6.0)[:, None], quality)
+
+
+def test_an_expert_model_is_checked_whether_it_is_needed_or_not(population: Any) -> None:
+    X, y, experts, _ = population
+    for missing in ("at_random", "impute"):
+        with pytest.raises(RouterInputError, match="MultiExpertDeferral: expert_model Ridge has no predict_proba"):
+            MultiExpertDeferral(missing=missing, expert_model=Ridge()).fit(X, y, experts=experts)

@@ -10,7 +10,10 @@ import joblib
 import numpy as np
 import pytest
 from scipy.sparse import csr_array
+from sklearn.preprocessing import StandardScaler
 
+from defer import make_pipeline, save
+from defer.estimators import SingleStageDeferral
 from defer.estimators.deferral.network import NetworkScores, fit_module_scores, fit_network_scores
 from defer.estimators.deferral.score_problem import ScoreProblem
 from defer.exceptions import MissingExtraError, PersistenceError, RouterInputError
@@ -218,6 +221,8 @@ def test_a_missing_package_names_the_extra(package: str, xor: Any, monkeypatch: 
     ("options", "message"),
     [
         ({"hidden": (64, 0)}, r"hidden must hold integers >= 1, got \(64, 0\)"),
+        ({"hidden": 0}, "hidden must hold integers >= 1, got 0"),
+        ({"hidden": None}, "hidden must be an integer >= 1 or a sequence of them, got None"),
         ({"learning_rate": 0.0}, "learning_rate must be a number > 0, got 0.0"),
         ({"max_epochs": 0}, "max_epochs must be an integer >= 1, got 0"),
         ({"batch_size": 1.5}, "batch_size must be an integer >= 1, got 1.5"),
@@ -246,3 +251,31 @@ def test_modules_that_do_not_fit_are_refused(xor: Any) -> None:
         fit_module_scores(*xor, 3)
     with pytest.raises(RouterInputError, match=r"one row of 2 scores per query, .* and this one gives shape \(2, 5\)"):
         fit_module_scores(*xor, torch.nn.Linear(2, 5))
+    with pytest.raises(
+        RouterInputError, match=r"a module cannot take rows of 2 features, which X has \(.*; make it of that width"
+    ):
+        fit_module_scores(*xor, torch.nn.Linear(9, 2))
+    with pytest.raises(
+        RouterInputError, match=r"a module: max\(2, 2\) gave int and no torch\.nn\.Module; it is called with"
+    ):
+        fit_module_scores(*xor, max)
+
+
+def test_one_width_is_one_hidden_layer(xor: Any) -> None:
+    X, problem = xor
+    one, other = (fit_network_scores(X, problem, hidden=hidden, max_epochs=1, random_state=0) for hidden in (8, (8,)))
+    assert [weight.shape for weight in one.weights] == [(2, 8), (8, 2)]
+    assert one.scores(X).tobytes() == other.scores(X).tobytes()
+
+
+def test_a_router_with_a_module_says_how_to_keep_it(tmp_path: Any) -> None:
+    X, y = np.random.default_rng(0).normal(size=(60, 2)), np.arange(60) % 2
+    router = SingleStageDeferral(estimator=torch.nn.Linear, max_epochs=1).fit(X, y, experts=np.arange(60) % 3 % 2)
+    for given in (router, make_pipeline(StandardScaler(), router)):
+        with pytest.raises(
+            PersistenceError,
+            match=r"cannot be saved so that it loads again: it holds a torch module, .*joblib\.dump, or take estimator='mlp'",
+        ):
+            save(given, tmp_path / "policy")
+    joblib.dump(router, tmp_path / "router")
+    np.testing.assert_array_equal(joblib.load(tmp_path / "router").scores(X), router.scores(X))

@@ -119,8 +119,10 @@ def test_one_fit_serves_every_cost_weight(method: str, clinic: Any) -> None:
     assert rates[-1] == 0.0
 
 
-@pytest.mark.parametrize("experts", [1, 2])
-@pytest.mark.parametrize("margin", ["logistic", "exponential", "squared_hinge", "hinge", "sigmoid"])
+@pytest.mark.parametrize(
+    ("margin", "experts"),
+    [("logistic", 1), ("exponential", 1), ("squared_hinge", 1), ("hinge", 1), ("sigmoid", 1), ("logistic", 2)],
+)
 def test_partial_takes_the_arm_of_highest_score_at_its_price(margin: str, experts: int, clinic: Any) -> None:
     X, y, answer = clinic[0], clinic[1], clinic[2][:, :experts]
     cost = np.tile([0.1, 0.02][:experts], (900, 1))
@@ -181,7 +183,7 @@ def test_an_expert_who_is_seldom_asked_counts_as_much_as_the_others(method: str)
     answer[rng.random(3000) > 0.1, 1] = np.nan
     router = PostHocDeferral(method, random_state=0).fit(X, y, experts=answer)
     assert router.weighting_ == "missing at random"
-    assert (router.predict(X) == "expert 1").mean() > 0.95
+    assert (router.predict(X) == "expert 2").mean() > 0.95
     np.testing.assert_allclose(router.predict_quality(X).mean(axis=0)[1:], [0.7, 0.85], atol=0.1)
 
 
@@ -300,7 +302,7 @@ def test_wrong_parameters_are_refused(clinic: Any) -> None:
             router.fit(X, y, experts=answer)
     gaps = np.where(np.arange(900)[:, None] < 10, np.nan, answer)
     with pytest.raises(RouterInputError, match="the model NoWeights takes no sample_weight"):
-        PostHocDeferral(expert_model=NoWeights()).fit(X, y, experts=gaps)
+        PostHocDeferral(expert_model=NoWeights()).fit(X, y, experts=gaps, sample_weight=np.arange(1.0, 901.0))
     for method in ("plug_in", "partial"):
         with pytest.raises(
             CostRangeError, match=rf"PostHocDeferral\(method='{method}'\): y has 1 values outside \[0, 1\]"

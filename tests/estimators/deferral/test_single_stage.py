@@ -15,7 +15,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from defer import Budget
 from defer.estimators import SingleStageDeferral
-from defer.exceptions import CostRangeError, DegenerateExpertWarning, LossInputError, RouterInputError
+from defer.exceptions import CostRangeError, DegenerateExpertWarning, RouterInputError
 from defer.losses import SURROGATES
 
 READ = ["softmax", "ova", "asymmetric_softmax", "cost_sensitive"]
@@ -153,8 +153,9 @@ def test_options_reach_their_surrogate(sample: Any) -> None:
     assert objective("rl2d", q=0.0) == pytest.approx(objective("realizable"), abs=1e-4)
     assert objective("realizable", mix=0.5) != pytest.approx(objective("realizable"), abs=1e-3)
     for name, surrogate in (("alpha", "softmax_alpha"), ("q", "rl2d"), ("mix", "realizable")):
-        with pytest.raises(LossInputError, match=rf"{name} must lie in \[0, 1\], got 2"):
-            objective(surrogate, **{name: 2.0})
+        for used in (surrogate, "softmax"):
+            with pytest.raises(RouterInputError, match=rf"SingleStageDeferral: {name} must lie in \[0, 1\], got 2"):
+                objective(used, **{name: 2.0})
 
 
 @pytest.mark.parametrize("surrogate", ["softmax", "ova", "cost_sensitive"])
@@ -232,6 +233,12 @@ def test_a_classifier_fits_weighted_classification_alone(sample: Any) -> None:
         ({"tol": np.inf}, "tol must be a finite number > 0, got inf"),
         ({"max_iter": 0}, "max_iter must be an integer >= 1, got 0"),
         ({"max_iter": 1.5}, "max_iter must be an integer >= 1, got 1.5"),
+        ({"learning_rate": -1}, "learning_rate must be a finite number > 0, got -1"),
+        ({"max_epochs": 0}, "max_epochs must be an integer >= 1, got 0"),
+        ({"hidden": (8, 0)}, r"hidden must hold integers >= 1, got \(8, 0\)"),
+        ({"hidden": "64"}, "hidden must be an integer >= 1 or a sequence of them, got '64'"),
+        ({"rescale": "yes"}, "rescale must be True or False, got 'yes'"),
+        ({"alpha": "half"}, r"alpha must lie in \[0, 1\], got 'half'"),
     ],
 )
 def test_wrong_options_are_named(sample: Any, options: Any, message: str) -> None:

@@ -17,6 +17,7 @@ from defer.estimators import LearnedTriage
 from defer.estimators.deferral.triage import triage_threshold
 from defer.exceptions import CostRangeError, RouterInputError
 from defer.model_file import model_bytes, model_from_bytes
+from defer.portfolios.arm_matrix import ArmMatrix
 
 tenths = st.integers(-10, 10).map(lambda value: value / 10.0)
 
@@ -228,3 +229,12 @@ def test_quality_outside_the_unit_interval_is_refused() -> None:
         CostRangeError, match=r"LearnedTriage: y has 1 values outside \[0, 1\], the first in row 1, arm 1 \(3\)"
     ):
         LearnedTriage().fit([[0.0], [1.0]], [[0.0, 1.0], [0.5, 3.0]])
+
+
+def test_a_single_arm_is_always_kept() -> None:
+    X, quality = np.arange(20.0)[:, None], ArmMatrix((np.arange(20) % 2).astype(float)[:, None], ["alone"])
+    router = LearnedTriage().fit(X, quality)
+    assert (router.threshold_, router.fraction_) == (0.0, 0.0)
+    assert set(router.predict(X).tolist()) == {"alone"}
+    assert (router.advantage(X) == -np.inf).all()
+    assert router.route(X, limit=router.limit_, random_state=0).load.tolist() == [1.0]

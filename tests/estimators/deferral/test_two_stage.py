@@ -10,14 +10,15 @@ import pytest
 from sklearn import config_context
 from sklearn.base import clone
 from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
 from sklearn.tree import DecisionTreeClassifier
 
 from defer import Budget, Share
-from defer.estimators import TwoStageDeferral
-from defer.exceptions import CostRangeError, RouterInputError
+from defer.estimators import SingleStageDeferral, TwoStageDeferral
+from defer.exceptions import CostRangeError, DeferWarning, RouterInputError
 from defer.losses import COMP_SUMS, two_stage
 
 EXACT: dict[str, Any] = {"C": 1e9, "tol": 1e-10, "max_iter": 5000}
@@ -234,7 +235,8 @@ def test_a_query_on_which_nobody_is_right_keeps_its_place_and_teaches_nothing() 
     one = TwoStageDeferral(tol=1e-10).fit(X, quality)
     more = TwoStageDeferral(tol=1e-10).fit(np.vstack([X, 2 * X[:15]]), np.vstack([quality, np.zeros((15, 3))]))
     np.testing.assert_allclose(more.scores(X), one.scores(X), atol=1e-6)
-    nobody = TwoStageDeferral().fit(X, np.zeros((60, 3)))
+    with pytest.warns(DeferWarning, match=r"60 of 60 queries have no credit in any action, the first in row 0"):
+        nobody = TwoStageDeferral().fit(X, np.zeros((60, 3)))
     assert set(nobody.predict(X).tolist()) == {0}
     assert np.abs(nobody.predict_quality(X)).max() < 1e-9
 
@@ -253,6 +255,9 @@ def test_rescaled_costs_give_back_the_scale_of_quality() -> None:
         ({"weighting": "S1"}, "weighting must be one of 'one_minus_cost', 'cost_of_others', got 'S1'"),
         ({"estimator": "tree"}, "estimator must be 'linear', 'mlp', a torch module or a scikit-learn classifier, got 'tree'"),
         ({"C": -1.0}, "C must be a finite number > 0, got -1.0"),
+        ({"q": 5}, r"q must lie in \[0, 1\], got 5"),
+        ({"rescale": 1}, "rescale must be True or False, got 1"),
+        ({"missing": "drop"}, "missing must be one of 'at_random', 'impute', got 'drop'"),
     ],
 )  # fmt: skip
 def test_wrong_options_are_named(options: Any, message: str) -> None:
@@ -272,3 +277,31 @@ def test_a_network_learns_what_lines_cannot() -> None:
     np.testing.assert_array_equal(
         network.predict_quality(X), TwoStageDeferral(estimator="mlp", **options).fit(X, quality).predict_quality(X)
     )
+
+
+class Shaped:
+    """A predictor whose answers have a given shape beside their first row."""
+
+    def __init__(self, *rest: int) -> None:
+        self.rest = rest
+
+    def predict(self, X: Any) -> Any:
+        return np.full((len(X), *self.rest) if self.rest != (0,) else (3,), "up")
+
+
+def test_a_predictor_gives_one_label_per_query(staged: Any) -> None:
+    X, y, expert, _, _ = staged
+    column, flat = (TwoStageDeferral(Shaped(*rest)).fit(X, y, experts=expert) for rest in ((1,), ()))
+    np.testing.assert_array_equal(column.predict_quality(X), flat.predict_quality(X))
+    for rest, shape in (((2,), r"\(400, 2\)"), ((0,), r"\(3,\)")):
+        with pytest.raises(
+            RouterInputError,
+            match=rf"the predictor Shaped must give one label per query, shape \(400,\), and predict\(X\) gives shape {shape}",
+        ):
+            TwoStageDeferral(Shaped(*rest)).fit(X, y, experts=expert)
+
+
+def test_there_are_no_scores_before_fit() -> None:
+    for router in (TwoStageDeferral(), SingleStageDeferral()):
+        with pytest.raises(NotFittedError, match=f"This {type(router).__name__} instance is not fitted yet"):
+            router.scores(np.eye(3))
