@@ -31,6 +31,7 @@ bench: .venv-bench/.ready ## benchmarks against peers, in their own environment
 	.venv-bench/bin/python benchmarks/routers.py
 	.venv-bench/bin/python benchmarks/ope.py
 	.venv-bench/bin/python benchmarks/speed.py
+	.venv-bench/bin/python benchmarks/deferral.py
 
 clean: ## remove what was built
 	rm -rf .venv .venv-bench docs/_build docs/auto_examples docs/api/generated defer-demo build dist

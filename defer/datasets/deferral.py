@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, log_softmax, logit
 
-from defer.datasets.parameters import check_choice, check_least, check_unit_interval
+from defer.datasets.parameters import check_choice, check_least, check_number, check_unit_interval
 from defer.datasets.problem import DeferralProblem
 from defer.exceptions import ProblemError
+from defer.portfolios.expert_names import expert_names
 
 __all__ = [
     "make_adversarial_experts",
@@ -67,7 +68,7 @@ def make_linear_deferral(
 
     Parameters
     ----------
-    n_samples, n_features, n_classes, n_experts : int
+    n_samples, n_features, n_classes, n_experts : int, default=1000, 2, 3 and 1
     link : {"logit", "log"}, default="logit"
     strength : float, default=4.0
         Typical standard deviation over queries of the score of a class, before centring, and of an expert's log-odds.
@@ -118,7 +119,7 @@ def make_specialist_experts(
     n_samples: int = 1000,
     n_features: int = 2,
     n_classes: int = 6,
-    n_experts: int = 2,
+    n_experts: int | None = None,
     known: Sequence[Sequence[int]] | None = None,
     skill: float = 0.9,
     strength: float = 4.0,
@@ -136,10 +137,11 @@ def make_specialist_experts(
 
     Parameters
     ----------
-    n_samples, n_features, n_classes, n_experts : int
+    n_samples, n_features, n_classes : int, default=1000, 2 and 6
+    n_experts : int, optional
+        Default those of `known`, or 2.
     known : sequence of J sequences of classes, optional
-        What each expert knows; by default the classes are dealt out in blocks of nearly equal size, in order.  Given, it
-        settles the number of experts.
+        What each expert knows; by default the classes are dealt out in blocks of nearly equal size, in order.
     skill : float in [0, 1], default=0.9
         Accuracy on known classes.  At 1, with every class known to somebody, some expert is never worse than the own label.
     strength, cost, law, n_types, random_state
@@ -159,15 +161,18 @@ def make_specialist_experts(
     """
     rng, X = _queries(n_samples, n_features, random_state, law, n_types)
     eta = _linear_classes(X, n_classes, strength, law)
-    check_least("n_experts", n_experts, 1)
     check_unit_interval("skill", [skill])
-    dealt = known if known is not None else np.array_split(np.arange(n_classes), n_experts)
+    if n_experts is not None:
+        check_least("n_experts", n_experts, 1)
+    if known is not None and n_experts not in (None, len(known)):
+        raise ProblemError(f"known is of {len(known)} experts, and n_experts is {n_experts}: give one of the two")
+    dealt = known if known is not None else np.array_split(np.arange(n_classes), 2 if n_experts is None else n_experts)
     by_class = np.full((n_classes, len(dealt)), 1.0 / n_classes)
     for expert, classes in enumerate(dealt):
         index = np.asarray(classes)
         if index.size and not (index.dtype.kind in "iu" and (index >= 0).all() and (index < n_classes).all()):
             raise ProblemError(
-                f"known must name classes from 0 to {n_classes - 1}, got {list(classes)} for expert {expert}"
+                f"known must name classes from 0 to {n_classes - 1}, got {list(classes)} for expert {expert + 1}"
             )
         by_class[index.astype(np.intp), expert] = skill
     y = _draw_labels(rng, eta)
@@ -203,7 +208,7 @@ def make_correlated_experts(
 
     Parameters
     ----------
-    n_samples, n_features, n_classes : int
+    n_samples, n_features, n_classes : int, default=1000, 2 and 3
     accuracy : sequence of J floats in (0, 1), default=(0.75, 0.7, 0.65)
         Accuracy of each expert on the query x = 0, and on all if `slope` is 0.
     correlation : float in [0, 1], default=0.5
@@ -227,6 +232,7 @@ def make_correlated_experts(
     eta = _linear_classes(X, n_classes, strength, law)
     centre = check_unit_interval("accuracy", accuracy, is_open=True)
     check_unit_interval("correlation", [correlation])
+    check_number("slope", slope)
     direction = np.random.default_rng([law, 1]).standard_normal((n_features, len(centre)))
     p = expit(logit(centre) + slope * X @ (direction / np.linalg.norm(direction, axis=0)))
     y = _draw_labels(rng, eta)
@@ -260,7 +266,7 @@ def make_noisy_experts(
 
     Parameters
     ----------
-    n_samples, n_features, n_classes : int
+    n_samples, n_features, n_classes : int, default=1000, 2 and 3
     accuracy : sequence of J floats in [0, 1], default=(0.7,)
     label_noise : float in [0, 1], default=0.1
     strength, cost, law, n_types, random_state
@@ -313,7 +319,7 @@ def make_adversarial_experts(
     Parameters
     ----------
     kind : {"worst_where_uncertain", "right_only_where_own_is_right"}, default="worst_where_uncertain"
-    n_samples, n_features, n_classes : int
+    n_samples, n_features, n_classes : int, default=1000, 2 and 3
     least, most : float in [0, 1], default=0.05 and 0.95
         Accuracies, as stated above.
     strength, cost, law, n_types, random_state
@@ -361,6 +367,7 @@ def _queries(
 
 def _linear_classes(X: Floats, n_classes: int, strength: float, law: int) -> Floats:
     check_least("n_classes", n_classes, 2)
+    check_number("strength", strength, least=0.0)
     slope = np.random.default_rng([law, 0]).standard_normal((X.shape[1], n_classes)) * strength / np.sqrt(X.shape[1])
     return np.exp(log_softmax(X @ (slope - slope.mean(axis=1, keepdims=True)), axis=1))
 
@@ -381,5 +388,5 @@ def _problem(
     price = np.asarray(cost, dtype=np.float64)
     if price.shape not in ((), (n_experts,)):
         raise ProblemError(f"cost must be one price or one per expert ({n_experts}), got shape {price.shape}")
-    names = tuple(f"expert_{index + 1}" for index in range(n_experts))
+    names = tuple(expert_names(n_experts))
     return DeferralProblem(X, y, experts, names, np.broadcast_to(price, (n_experts,)).copy(), eta, accuracy)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from defer.exceptions import ProblemError
+from defer.portfolios.expert_names import expert_names
 
 __all__ = ["DeferralProblem"]
 
@@ -80,9 +81,12 @@ class DeferralProblem:
         return len(self.y)
 
     def __repr__(self) -> str:
+        names = list(self.expert_names)
+        count = f"{len(names)} expert{'s' if len(names) > 1 else ''}"
+        experts = count if names == expert_names(len(names)) else f"experts {', '.join(names)}"
         return (
-            f"DeferralProblem({len(self)} queries, {self.class_probability.shape[1]} classes, "
-            f"experts {', '.join(self.expert_names)}; Bayes risk {self.bayes_risk:.4g})"
+            f"DeferralProblem({len(self)} queries, {self.class_probability.shape[1]} classes, {experts}; "
+            f"Bayes risk {self.bayes_risk:.4g})"
         )
 
     @property
@@ -149,8 +153,20 @@ class DeferralProblem:
         return taken - risk.min(axis=1)
 
     def take(self, rows: ArrayLike) -> DeferralProblem:
-        """The problem on some of its queries: indices or a mask of `rows`."""
+        """The problem on some of its queries.
+
+        Parameters
+        ----------
+        rows : int or bool array
+            Indices, or a mask.
+
+        Raises
+        ------
+        ProblemError
+            If there are none.
+        """
         index = np.asarray(rows)
+        index = index if index.size else index.astype(np.intp)  # no rows have no type
         kept = ("X", "y", "experts", "class_probability", "expert_probability")
         return replace(self, **{name: getattr(self, name)[index] for name in kept})
 

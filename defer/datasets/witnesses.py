@@ -36,7 +36,7 @@ def realizable_witness() -> DeferralProblem:
     y, right = np.array([0, 1, 0, 0, 0]), np.array([0, 0, 1, 0, 1])
     experts = np.where(right == 1, y, 1 - y)
     X = np.array([[2.0], [0.0], [4.0], [3.0], [-3.0]])
-    return DeferralProblem(X, y, experts[:, None], ("expert_1",), np.zeros(1), np.eye(2)[y], right[:, None])
+    return DeferralProblem(X, y, experts[:, None], ("expert",), np.zeros(1), np.eye(2)[y], right[:, None])
 
 
 def routing_witness() -> tuple[Floats, Floats]:
@@ -101,4 +101,4 @@ def confidence_trap(n_samples: int = 1000, *, random_state: Any = None) -> Defer
     y = (rng.random(n_samples) >= own).astype(np.intp)
     answers = np.where(rng.random(n_samples) < expert, y, 1 - y)
     eta = np.column_stack((own, 1.0 - own))
-    return DeferralProblem(np.eye(3)[kind], y, answers[:, None], ("expert_1",), np.zeros(1), eta, expert[:, None])
+    return DeferralProblem(np.eye(3)[kind], y, answers[:, None], ("expert",), np.zeros(1), eta, expert[:, None])

@@ -29,13 +29,21 @@ __all__ = ["RouterPipeline", "describe", "make_pipeline"]
 Floats = NDArray[np.float64]
 
 
-def _defers(pipeline: Pipeline) -> bool:
-    last = pipeline.steps[-1][1]
-    return hasattr(last, "predict_own")
+def _defers(pipeline: RouterPipeline) -> bool:
+    return hasattr(pipeline.steps[-1][1], "predict_own")
 
 
 class RouterPipeline(Pipeline):  # type: ignore[misc]
     """`sklearn.pipeline.Pipeline` with ``route`` and the predictions of its last step, a router.
+
+    `make_pipeline` makes one, and names the steps.
+
+    Parameters
+    ----------
+    steps : list of (name, estimator)
+        Transformers, and a router as the last one.
+    transform_input, memory, verbose
+        As for `sklearn.pipeline.Pipeline`.
 
     Examples
     --------
@@ -58,12 +66,34 @@ class RouterPipeline(Pipeline):  # type: ignore[misc]
         groups: ArrayLike | None = None,
         **params: Any,
     ) -> Self:
-        """Fit transformers and router; see `BaseRouter.fit`, and `TwoStageDeferral.fit` for the answers of `experts`.
+        """Fit transformers and router; see `BaseRouter.fit`, and `BaseDeferral.fit` for the answers of `experts`.
 
-        Outcomes and `groups` go to the router.  A router that cross-validates, such as `TunedRouter`, gets equal texts as
-        groups where none are given: behind the transformers it would not see them.  Other parameters as for
-        `sklearn.pipeline.Pipeline.fit`.
+        Parameters
+        ----------
+        X : n queries
+            What the first step takes.
+        y : array or frame of shape (n, m), or array of shape (n,)
+            Goes to the router, as do the outcomes and `groups`.
+        experts : array of shape (n,) or (n, J), or frame, optional
+            Answers of the experts, for a router that defers.
+        cost, propensity, sample_weight : optional
+            As the router takes them.
+        groups : array of shape (n,), optional
+            A router that cross-validates, such as `TunedRouter`, gets equal texts as groups where none are given: behind
+            the transformers it would not see them.
+        **params
+            As for `sklearn.pipeline.Pipeline.fit`.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        RouterInputError
+            If `experts` is given and the router does not defer, or as the router raises it.
         """
+        self._check_experts(experts)
         given = {
             "experts": experts,
             "cost": cost,
@@ -84,29 +114,79 @@ class RouterPipeline(Pipeline):  # type: ignore[misc]
         return super().fit(X, y, **params, **given)
 
     def predict(self, X: Any, experts: Any = None, *, routing: Routing | None = None) -> NDArray[np.generic]:
-        """Names of the arms taken, shape (n,); the system's answers, if its last step defers and `experts` is given."""
+        """Names of the arms taken; the system's answers, if its last step defers and `experts` is given.
+
+        Parameters
+        ----------
+        X : n queries
+        experts : array of shape (n,) or (n, J), or frame, optional
+            Answers of the experts, for a router that defers.
+        routing : Routing, optional
+            Of these queries, read with `experts`; see `BaseDeferral.predict`.
+
+        Returns
+        -------
+        array of shape (n,)
+
+        Raises
+        ------
+        RouterInputError
+            If `experts` is given and the router does not defer, or as the router raises it.
+        """
+        self._check_experts(experts)
         if experts is None:
             return self._final_estimator.predict(self._transform(X))
         return self._final_estimator.predict(self._transform(X), experts, routing=routing)
 
     def decision_function(self, X: Any) -> Floats:
-        """Predicted utility in scikit-learn's convention; see `BaseRouter.decision_function`."""
+        """Predicted utility in scikit-learn's convention; see `BaseRouter.decision_function`.
+
+        Parameters
+        ----------
+        X : n queries
+        """
         return self._final_estimator.decision_function(self._transform(X))
 
     def predict_quality(self, X: Any) -> Floats:
-        """Predicted quality of every arm, shape (n, m)."""
+        """Predicted quality of every arm, shape (n, m).
+
+        Parameters
+        ----------
+        X : n queries
+        """
         return self._final_estimator.predict_quality(self._transform(X))
 
     def predict_cost(self, X: Any) -> Floats:
-        """Predicted cost of every arm in US dollars, shape (n, m)."""
+        """Predicted cost of every arm in US dollars, shape (n, m).
+
+        Parameters
+        ----------
+        X : n queries
+        """
         return self._final_estimator.predict_cost(self._transform(X))
 
     def predict_utility(self, X: Any) -> Floats:
-        """Predicted utility of every arm, shape (n, m)."""
+        """Predicted utility of every arm, shape (n, m).
+
+        Parameters
+        ----------
+        X : n queries
+        """
         return self._final_estimator.predict_utility(self._transform(X))
 
     def route(self, X: Any, *, limit: Limit | None = None, random_state: Any = None) -> Routing:
-        """Route a batch of queries; see `BaseRouter.route`."""
+        """Route a batch of queries; see `BaseRouter.route`.
+
+        Parameters
+        ----------
+        X : n queries
+        limit : Limit, optional
+        random_state : int, Generator, RandomState instance or None
+
+        Returns
+        -------
+        Routing
+        """
         return self._final_estimator.route(self._transform(X), limit=limit, random_state=random_state)
 
     def score(
@@ -119,7 +199,24 @@ class RouterPipeline(Pipeline):  # type: ignore[misc]
         propensity: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
     ) -> float:
-        """Mean realised utility; see `BaseRouter.score`, and `BaseDeferral.score` for `experts`."""
+        """Mean realised utility; see `BaseRouter.score`, and `BaseDeferral.score` for `experts`.
+
+        Parameters
+        ----------
+        X : n queries
+        y : array or frame of shape (n, m), or array of shape (n,)
+        experts, cost, propensity, sample_weight : optional
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        RouterInputError
+            If `experts` is given and the router does not defer, or as the router raises it.
+        """
+        self._check_experts(experts)
         answers = {} if experts is None else {"experts": experts}
         return self._final_estimator.score(
             self._transform(X), y, cost=cost, propensity=propensity, sample_weight=sample_weight, **answers
@@ -127,19 +224,46 @@ class RouterPipeline(Pipeline):  # type: ignore[misc]
 
     @available_if(_defers)  # type: ignore[untyped-decorator]
     def predict_own(self, X: Any) -> NDArray[np.generic]:
-        """The own answer to every query, shape (n,); see `BaseDeferral.predict_own`."""
+        """The own answer to every query, shape (n,); see `BaseDeferral.predict_own`.
+
+        Parameters
+        ----------
+        X : n queries
+        """
         return self._final_estimator.predict_own(self._transform(X))
 
     @available_if(_defers)  # type: ignore[untyped-decorator]
     def defer_mask(self, X: Any, *, limit: Limit | None = None, random_state: Any = None) -> NDArray[np.bool_]:
-        """Which queries go to an expert, shape (n,); see `BaseDeferral.defer_mask`."""
+        """Which queries go to an expert, shape (n,); see `BaseDeferral.defer_mask`.
+
+        Parameters
+        ----------
+        X : n queries
+        limit : Limit, optional
+        random_state : int, Generator, RandomState instance or None
+        """
         return self._final_estimator.defer_mask(self._transform(X), limit=limit, random_state=random_state)
 
     @available_if(_defers)  # type: ignore[untyped-decorator]
     def outcome_log(
         self, X: Any, y: ArrayLike, experts: Any, *, cost: ArrayLike | None = None, **columns: Any
     ) -> OutcomeLog:
-        """What own and the experts did on labelled queries, as a log; see `BaseDeferral.outcome_log`."""
+        """What own and the experts did on labelled queries, as a log; see `BaseDeferral.outcome_log`.
+
+        Parameters
+        ----------
+        X : n queries
+        y : array of shape (n,)
+        experts : array of shape (n,) or (n, J), or frame
+        cost : array or frame of shape (n, 1 + J) or (n, J), or (n,) for one expert, optional
+        **columns
+            ``propensity``, and what `OutcomeLog.from_arrays` takes.
+
+        Returns
+        -------
+        OutcomeLog
+            Of the queries as they came, before the transformers.
+        """
         log = self._final_estimator.outcome_log(self._transform(X), y, experts, cost=cost, **columns)
         return replace(log, X=X)
 
@@ -172,6 +296,12 @@ class RouterPipeline(Pipeline):  # type: ignore[misc]
     def cost_weight(self) -> float:
         """Quality given up per US dollar."""
         return self._final_estimator.cost_weight
+
+    def _check_experts(self, experts: Any) -> None:
+        if experts is not None and not _defers(self):
+            raise RouterInputError(
+                f"experts= needs a router that defers as the last step, such as PostHocDeferral, got {describe(self)}"
+            )
 
     def _transform(self, X: Any) -> Any:
         check_is_fitted(self)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 
+from defer.estimators.deferral.answers import OWN
 from defer.estimators.outcomes_input import names_arms, read_outcomes, read_weight
 from defer.exceptions import RouterInputError
 from defer.portfolios.arm_matrix import ArmMatrix
@@ -49,8 +50,8 @@ def realised_utility(
     Raises
     ------
     RouterInputError
-        If quality or cost of an arm taken is missing, unless propensities tell what to make of that, or an arm taken is not
-        a column of `y`.
+        If quality or cost of an arm taken is missing, unless propensities tell what to make of that, an arm taken is not
+        a column of `y`, or `y` holds labels none of which is an arm.
 
     Examples
     --------
@@ -63,6 +64,7 @@ def realised_utility(
         table = np.asarray(y)
         if table.size == len(taken) and table.ndim in (1, 2):
             labels = table.ravel()
+            _check_some_label_is_an_arm(labels, taken, arms)
             if cost is None:
                 return float(np.average(labels == taken, weights=read_weight(sample_weight, n=len(taken))))
             if arms is not None:
@@ -104,11 +106,23 @@ def realised_utility(
     return float(np.average(utility[seen], weights=weight[seen]))
 
 
+def _check_some_label_is_an_arm(labels: NDArray[Any], taken: NDArray[Any], arms: ArrayLike | None) -> None:
+    """Refuse true labels where the arms that should be taken belong: they would score 0 in silence."""
+    names, found = (taken if arms is None else np.asarray(arms)).tolist(), labels.tolist()
+    # Without `arms` a label that nobody took may still name one: only the own arm of a system that defers gives it away.
+    if not len(found) or (arms is None and OWN not in names) or not set(found).isdisjoint(names):
+        return
+    raise RouterInputError(
+        f"y: none of the {len(found)} labels is an arm, the first is {found[0]!r}; the arms are {list(dict.fromkeys(names))}.  "
+        "Where y holds true labels and a router defers, its score takes experts= with the answers of the experts"
+    )
+
+
 class RealisedUtility(BaseEstimator):  # type: ignore[misc]
     """Scorer for ``GridSearchCV`` and ``cross_val_score``: realised utility at one fixed cost weight.
 
     `BaseRouter.score` uses the router's own `cost_weight`; a search over that parameter needs a yardstick that stays.
-    Under scikit-learn's metadata routing it asks for cost, propensity and sample_weight; without, it sees quality alone.
+    Under scikit-learn's metadata routing it asks for experts, cost, propensity and sample_weight; without, it sees `y` alone.
     Where `y` has gaps, give a splitter: for a number of folds scikit-learn looks at `y`, and refuses NaN.
 
     Parameters
@@ -128,7 +142,9 @@ class RealisedUtility(BaseEstimator):  # type: ignore[misc]
     {'n_neighbors': 1}
     """
 
-    __metadata_request__score = {"cost": True, "propensity": True, "sample_weight": True}  # noqa: RUF012
+    __metadata_request__score = {  # noqa: RUF012
+        "experts": True, "cost": True, "propensity": True, "sample_weight": True,
+    }  # fmt: skip
 
     def __init__(self, cost_weight: float = 0.0) -> None:
         self.cost_weight = cost_weight
@@ -142,12 +158,45 @@ class RealisedUtility(BaseEstimator):  # type: ignore[misc]
         X: Any,
         y: ArrayLike,
         *,
+        experts: Any = None,
         cost: ArrayLike | None = None,
         propensity: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
     ) -> float:
-        """Realised utility of what `estimator` predicts."""
-        return realised_utility(
-            y, estimator.predict(X), arms=estimator.arms_, cost=cost, propensity=propensity,
-            sample_weight=sample_weight, cost_weight=self.cost_weight,
+        """Realised utility of what `estimator` predicts.
+
+        Parameters
+        ----------
+        estimator : fitted router
+        X : n queries
+        y : array or frame of shape (n, m), or labels of shape (n,)
+            As for `BaseRouter.score`; true labels, if `experts` is given.
+        experts : array of shape (n,) or (n, J), or frame, optional
+            Answers of the experts, for a router that defers.
+        cost, propensity, sample_weight : optional
+            As for `BaseRouter.fit`, or for `BaseDeferral.fit` with `experts`.
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        RouterInputError
+            As for `realised_utility`; also if `experts` is given to a router that does not defer.
+        """
+        if experts is None:
+            return realised_utility(
+                y, estimator.predict(X), arms=estimator.arms_, cost=cost, propensity=propensity,
+                sample_weight=sample_weight, cost_weight=self.cost_weight,
+            )  # fmt: skip
+        if not hasattr(estimator, "predict_own"):
+            raise RouterInputError(
+                f"RealisedUtility: experts= needs a router that defers, such as PostHocDeferral, got {estimator!r}"
+            )
+        from defer.estimators.deferral.system_answers import system_utility
+
+        return system_utility(
+            estimator, X, y, experts, cost=cost, propensity=propensity, sample_weight=sample_weight,
+            cost_weight=self.cost_weight,
         )  # fmt: skip

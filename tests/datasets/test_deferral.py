@@ -239,8 +239,16 @@ def test_strong_classes_stay_finite():
         (partial(make_linear_deferral, cost=np.nan), r"cost has 1 of 1 values that are not allowed"),
         (
             partial(make_specialist_experts, known=[[0], [6]]),
-            r"known must name classes from 0 to 5, got \[6\] for expert 1",
+            r"known must name classes from 0 to 5, got \[6\] for expert 2",
         ),
+        (
+            partial(make_specialist_experts, n_experts=2, known=[[0]]),
+            "known is of 1 experts, and n_experts is 2: give one of the two",
+        ),
+        (partial(make_linear_deferral, strength=-1), "strength must be a finite number of at least 0, got -1"),
+        (partial(make_noisy_experts, strength="high"), "strength must be a finite number of at least 0, got 'high'"),
+        (partial(make_correlated_experts, slope=np.inf), "slope must be a finite number, got inf"),
+        (partial(make_noisy_experts, accuracy=["high"]), r"accuracy must be numbers, got \['high'\]"),
         (partial(make_specialist_experts, skill=1.5), r"skill must lie in \[0, 1\], got \[1.5\]"),
         (partial(make_correlated_experts, accuracy=(0.5, 1.0)), r"accuracy must lie in \(0, 1\), got \[0.5, 1.0\]"),
         (partial(make_correlated_experts, correlation=-0.1), r"correlation must lie in \[0, 1\], got \[-0.1\]"),
@@ -268,3 +276,11 @@ def test_queries_of_a_few_types_repeat_the_same_points_with_the_same_law(make):
     np.testing.assert_allclose(left.expert_probability, left.expert_probability[first][kind.ravel()], rtol=1e-12)
     with pytest.raises(ProblemError, match="n_types must be a whole number of at least 1, got 0"):
         make(n_types=0)
+
+
+def test_experts_are_called_as_the_estimators_call_them():
+    assert make_linear_deferral(n_samples=5, random_state=0).expert_names == ("expert",)
+    assert make_specialist_experts(n_samples=5, random_state=0).expert_names == ("expert 1", "expert 2")
+    assert (
+        len(make_specialist_experts(n_samples=5, known=[[0], [1], [2]], n_experts=3, random_state=0).expert_names) == 3
+    )

@@ -38,6 +38,8 @@ def test_risks_and_bayes_rule_by_hand():
     assert found.right.tolist() == [[True, False], [True, True], [False, True]]
     assert len(found) == 3
     assert repr(found) == "DeferralProblem(3 queries, 3 classes, experts reader, surgeon; Bayes risk 0.4)"
+    unnamed = problem(expert_names=("expert 1", "expert 2"))
+    assert repr(unnamed) == "DeferralProblem(3 queries, 3 classes, 2 experts; Bayes risk 0.4)"
 
 
 def test_ties_go_to_the_own_prediction_then_to_the_lower_index():
@@ -69,6 +71,12 @@ def test_rows_are_taken_with_everything_that_belongs_to_them():
         assert part.expected_cost.tolist() == found.expected_cost[rows].tolist()
         assert part.y.tolist() == found.y[rows].tolist()
         assert part.experts.tolist() == found.experts[rows].tolist()
+
+
+@pytest.mark.parametrize("rows", [[], np.zeros(3, bool)], ids=["no index", "empty mask"])
+def test_a_problem_without_queries_is_refused(rows):
+    with pytest.raises(ProblemError, match=r"a deferral problem needs a query, .* got 0 labels"):
+        problem().take(rows)
 
 
 @pytest.mark.parametrize(

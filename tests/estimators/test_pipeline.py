@@ -168,3 +168,18 @@ def test_what_is_no_batch_is_refused_before_the_transformers(queries, message):
     router = make_pipeline(TfidfVectorizer(), QualityRouter()).fit(["add two", "write"], [[1.0, 0.0], [0.0, 1.0]])
     with pytest.raises(RouterInputError, match=message):
         router.route(queries)
+
+
+def test_answers_need_a_last_step_that_defers(data: Any) -> None:
+    X, quality, _ = data
+    message = (
+        r"experts= needs a router that defers as the last step, such as PostHocDeferral, got StandardScaler → QualityR"
+    )
+    pipeline = make_pipeline(StandardScaler(), QualityRouter())
+    with pytest.raises(RouterInputError, match=message):
+        pipeline.fit(X, quality, experts=np.zeros(60))
+    pipeline.fit(X, quality)
+    with pytest.raises(RouterInputError, match=message):
+        pipeline.predict(X, np.zeros(60))
+    with pytest.raises(RouterInputError, match=message):
+        pipeline.score(X, quality, experts=np.zeros(60))

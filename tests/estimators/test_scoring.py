@@ -4,9 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from sklearn import config_context
 from sklearn.metrics import accuracy_score
+from sklearn.model_selection import GridSearchCV
 
-from defer.estimators import QualityRouter, RealisedUtility, realised_utility
+from defer.datasets import make_noisy_experts
+from defer.estimators import ConfidenceDeferral, QualityRouter, RealisedUtility, realised_utility
 from defer.exceptions import RouterInputError
 
 QUALITY = np.array([[0.2, 1.0], [0.6, 0.0], [0.5, 0.5]])
@@ -36,6 +39,18 @@ def test_labels_give_the_accuracy_and_costs_are_counted_against_it() -> None:
     assert realised_utility(y, taken, arms=["u", "v", "w"], cost=cost, cost_weight=0.1) == pytest.approx(
         (1 - 0.1 + 0 - 0.2 + 0 - 0.9) / 3
     )
+
+
+def test_true_labels_in_the_place_of_arms_are_refused() -> None:
+    message = r"y: none of the 2 labels is an arm, the first is 'yes'; the arms are \['own', 'ann'\].  Where .* takes experts="
+    with pytest.raises(RouterInputError, match=message):
+        realised_utility(["yes", "no"], ["own", "own"], arms=["own", "ann"])
+    with pytest.raises(RouterInputError, match=message):
+        realised_utility(["yes", "no"], ["own", "ann"])
+    with pytest.raises(RouterInputError, match=message):
+        realised_utility(["yes", "no"], ["own", "ann"], arms=["own", "ann"], cost=np.ones((2, 2)))
+    assert realised_utility(["yes", "no"], ["maybe", "maybe"]) == 0.0  # without names, any label may be that of an arm
+    assert realised_utility(["yes", "own"], ["own", "own"]) == 0.5
 
 
 def test_a_router_fitted_on_labels_scores_on_a_part_without_some_label() -> None:
@@ -114,3 +129,29 @@ def test_the_scorer_keeps_its_own_cost_weight() -> None:
     expected = realised_utility(QUALITY, router.predict(X), cost=COST, cost_weight=0.1)
     assert scorer(router, X, QUALITY, cost=COST) == scorer.score(router, X, QUALITY, cost=COST) == expected
     assert scorer(router, X, QUALITY) == realised_utility(QUALITY, router.predict(X))
+
+
+def test_the_scorer_reads_answers_of_experts() -> None:
+    problem = make_noisy_experts(n_samples=200, random_state=0)
+    cost = np.full((200, 1), 0.5)
+    fitted = ConfidenceDeferral(cost_weight=0.1).fit(problem.X, problem.y, experts=problem.experts, cost=cost)
+    plain, dear = RealisedUtility(), RealisedUtility(cost_weight=1.0)
+    accuracy = fitted.score(problem.X, problem.y, experts=problem.experts)
+    assert plain(fitted, problem.X, problem.y, experts=problem.experts) == accuracy
+    deferred = fitted.defer_mask(problem.X).mean()
+    assert 0 < deferred < 1
+    value = dear.score(fitted, problem.X, problem.y, experts=problem.experts, cost=cost)
+    assert value == pytest.approx(accuracy - 0.5 * deferred)
+    with pytest.raises(RouterInputError, match="y: none of the 200 labels is an arm"):
+        plain(fitted, problem.X, problem.y)
+    router = QualityRouter().fit(problem.X, np.eye(3)[problem.y])
+    with pytest.raises(
+        RouterInputError,
+        match="RealisedUtility: experts= needs a router that defers, such as PostHocDeferral, got Quality",
+    ):
+        plain(router, problem.X, problem.y, experts=problem.experts)
+    with config_context(enable_metadata_routing=True):
+        search = GridSearchCV(ConfidenceDeferral(), {"cost_weight": [0.0, 100.0]}, scoring=plain, cv=3)
+        search.fit(problem.X, problem.y, experts=problem.experts, cost=cost)
+    assert search.best_params_ == {"cost_weight": 0.0}
+    assert search.best_score_ > 0.6

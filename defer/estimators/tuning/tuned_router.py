@@ -9,15 +9,18 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
-from sklearn.model_selection import GroupKFold, KFold, check_cv
 from sklearn.utils import _safe_indexing, get_tags
+from sklearn.utils.metaestimators import available_if
 
 from defer.estimators.base import BaseRouter, at_cost_weight, check_cost_weight
 from defer.estimators.deferral.answers import ExpertAnswers, read_answers
 from defer.estimators.deferral.expert_outcomes import expert_outcomes
-from defer.estimators.outcomes_input import Outcomes
+from defer.estimators.deferral.system_answers import refuse_labels, system_answer, system_log, system_utility
+from defer.estimators.outcomes_input import Outcomes, read_weight
 from defer.estimators.quality import QualityRouter
 from defer.estimators.queries import n_queries, text_groups
+from defer.estimators.routing import Routing
+from defer.estimators.tuning.folds import Rows, check_part, held_out_folds
 from defer.estimators.tuning.operating_point import (
     HeldOut,
     OperatingPoint,
@@ -25,15 +28,20 @@ from defer.estimators.tuning.operating_point import (
     favour,
     find_operating_point,
 )
+from defer.estimators.tuning.tunable import check_limit, check_rule
 from defer.exceptions import DegenerateExpertWarning, MissingPropensityWarning, RouterInputError
 from defer.portfolios.arm_matrix import ArmMatrix
 from defer.portfolios.assignment import Choice, choose, choose_at_price
-from defer.portfolios.limits import Budget, Capacity, Limit, QualityTarget, RiskLevel, Share
+from defer.portfolios.limits import Limit, Share
+from defer.portfolios.outcomes import OutcomeLog
 
 __all__ = ["TunedRouter"]
 
 Floats = NDArray[np.float64]
-Rows = NDArray[np.intp]
+
+
+def _defers(tuned: TunedRouter) -> bool:
+    return hasattr(tuned._base(), "predict_own")
 
 
 class TunedRouter(BaseRouter):
@@ -66,6 +74,8 @@ class TunedRouter(BaseRouter):
         Added to the utility of every arm; not 0 only under a `Share`.
     cost_weight : float
         The inner router's cost weight plus the fitted price: utility = quality - cost_weight * cost + arm_bonus_.
+    expert_, label_classes_
+        As for `BaseDeferral`, if the router defers and was fitted with the answers of experts.
 
     Notes
     -----
@@ -90,6 +100,8 @@ class TunedRouter(BaseRouter):
     """
 
     __metadata_request__fit = {"experts": True, "groups": True}  # noqa: RUF012
+    __metadata_request__score = {"experts": True}  # noqa: RUF012
+    __metadata_request__predict = {"experts": True, "routing": True}  # noqa: RUF012
 
     _hands_queries_on = True
 
@@ -131,16 +143,30 @@ class TunedRouter(BaseRouter):
         sample_weight: ArrayLike | None = None,
         groups: ArrayLike | None = None,
     ) -> Self:
-        """Fit; `groups` (n,) keeps rows of one group in one fold.  Otherwise as `BaseRouter.fit`.
+        """Find the operating point out of fold, and fit the router on everything.
 
-        A router that defers may be given the true labels `y` and the answers of `experts`, as `BaseDeferral.fit` takes
-        them; how often its own answer is right is then measured out of fold.
+        Parameters
+        ----------
+        X : n queries
+        y : array or frame of shape (n, m), or array of shape (n,)
+            As for `BaseRouter.fit`; the true labels, if `experts` is given.
+        experts : array of shape (n,) or (n, J), or frame, optional
+            Answers of the experts, for a router that defers, as `BaseDeferral.fit` takes them; how often its own answer is
+            right is then measured out of fold.
+        cost, propensity, sample_weight : optional
+            As for `BaseRouter.fit`, or for `BaseDeferral.fit` with `experts`.
+        groups : array of shape (n,), optional
+            Keeps rows of one group in one fold.
+
+        Returns
+        -------
+        self
 
         Raises
         ------
         RouterInputError
             Also if the limit cannot be tuned for, the router has a rule of its own for limits (as `SingleArm` has), or an
-            arm is never observed in the training part of a fold.
+            arm is never observed, or one class of `y` is all there is, in the training part of a fold.
         InfeasibleLimitError
             If the limit cannot be met out of fold; says what the nearest feasible one is.
         """
@@ -149,7 +175,7 @@ class TunedRouter(BaseRouter):
                 f"TunedRouter: router must be a router, or a pipeline of defer.make_pipeline, got {self._base()!r}"
             )
         check_cost_weight(self._base())
-        self._check_rule()
+        check_rule(self._base())
         if hasattr(self, "operating_point_"):
             del self.operating_point_
         self._groups = None if groups is None else np.asarray(groups)
@@ -157,28 +183,125 @@ class TunedRouter(BaseRouter):
         try:
             if experts is None:
                 return super().fit(X, y, cost=cost, propensity=propensity, sample_weight=sample_weight)
-            if not hasattr(self._base(), "predict_own"):
-                raise RouterInputError(
-                    f"TunedRouter: experts= needs a router that defers, such as PostHocDeferral, got {self._base()!r}"
-                )
+            self._check_defers()
             X = self._check_queries(X, reset=True)
-            self._answers = read_answers(y, experts, n=n_queries(X))
+            weight = read_weight(sample_weight, n=n_queries(X))
+            self._answers = read_answers(y, experts, n=n_queries(X), weight=weight)
             outcomes = expert_outcomes(self._answers, cost=cost, propensity=propensity, sample_weight=sample_weight)
             return self._fit_outcomes(X, outcomes)
         finally:
             del self._groups, self._answers
 
-    def predict(self, X: Any) -> NDArray[np.generic]:
-        """Name of the arm of highest utility at the fitted price, shape (n,)."""
+    def predict(self, X: Any, experts: Any = None, *, routing: Routing | None = None) -> NDArray[np.generic]:
+        """Name of the arm of highest utility at the fitted price, or the system's answer; see `BaseDeferral.predict`.
+
+        Parameters
+        ----------
+        X : n queries
+        experts : array of shape (n,) or (n, J), or frame, optional
+            Answers of the experts, for a router that defers.
+        routing : Routing, optional
+            Of these queries, read with `experts`.
+
+        Returns
+        -------
+        array of shape (n,)
+
+        Raises
+        ------
+        RouterInputError
+            As for `BaseDeferral.predict`; also if `experts` is given and the router does not defer.
+        """
+        if experts is not None:
+            self._check_defers()
+            return system_answer(self, X, experts, routing)
         quality, cost = self._predict(X)
         return self.arms_[self._choose(self._utility(quality, cost), quality, cost, None).low]
+
+    def score(
+        self,
+        X: Any,
+        y: ArrayLike,
+        *,
+        experts: Any = None,
+        cost: ArrayLike | None = None,
+        propensity: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> float:
+        """Mean realised utility of the arms that `predict` takes, at the inner router's cost weight.
+
+        Parameters
+        ----------
+        X, y, experts, cost, propensity, sample_weight
+            As for `BaseRouter.score`, or for `BaseDeferral.score` where the router was fitted with the answers of experts.
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        RouterInputError
+            As there.
+        """
+        if experts is None:
+            refuse_labels(self, y)
+            return super().score(X, y, cost=cost, propensity=propensity, sample_weight=sample_weight)
+        self._check_defers()
+        return system_utility(
+            self, X, y, experts, cost=cost, propensity=propensity, sample_weight=sample_weight,
+            cost_weight=self._own_cost_weight,
+        )  # fmt: skip
+
+    @available_if(_defers)  # type: ignore[untyped-decorator]
+    def predict_own(self, X: Any) -> NDArray[np.generic]:
+        """The own answer to every query, shape (n,); see `BaseDeferral.predict_own`."""
+        X = self._check_fitted_queries(X)
+        return self.router_.predict_own(X)
+
+    @available_if(_defers)  # type: ignore[untyped-decorator]
+    def defer_mask(self, X: Any, *, limit: Limit | None = None, random_state: Any = None) -> NDArray[np.bool_]:
+        """Which queries go to an expert, shape (n,), at the fitted point or under a limit; see `BaseDeferral.defer_mask`."""
+        if limit is None:
+            return self.predict(X) != self.arms_[0]
+        return self.route(X, limit=limit, random_state=random_state).arm != 0
+
+    @available_if(_defers)  # type: ignore[untyped-decorator]
+    def outcome_log(
+        self,
+        X: Any,
+        y: ArrayLike,
+        experts: Any,
+        *,
+        cost: ArrayLike | None = None,
+        propensity: ArrayLike | None = None,
+        **columns: Any,
+    ) -> OutcomeLog:
+        """What own and the experts did on labelled queries, as a log; see `BaseDeferral.outcome_log`."""
+        return system_log(self, X, y, experts, cost=cost, propensity=propensity, **columns)
+
+    @property
+    def expert_(self) -> NDArray[np.generic]:
+        """Names of the experts, shape (J,), if the router defers."""
+        return self.router_.expert_
+
+    @property
+    def label_classes_(self) -> NDArray[np.generic]:
+        """Labels of the own answers, if the router was fitted with the answers of experts."""
+        return self.router_.label_classes_
+
+    def _check_defers(self) -> None:
+        if not _defers(self):
+            raise RouterInputError(
+                f"TunedRouter: experts= needs a router that defers, such as PostHocDeferral, got {self._base()!r}"
+            )
 
     def _base(self) -> Any:
         return QualityRouter() if self.router is None else self.router
 
     def _fit(self, X: Any, outcomes: Outcomes) -> None:
         limit, names = self.limit, self.arms_.tolist()
-        self._check_limit(outcomes)
+        check_limit(limit, outcomes)
         self.arm_bonus_ = np.zeros(len(names))
         point = OperatingPoint(0.0, 0.0, float("nan"), float("nan"))
         if limit is None:
@@ -187,33 +310,6 @@ class TunedRouter(BaseRouter):
             held_out = self._held_out(X, outcomes)
             point, self.arm_bonus_ = find_operating_point(held_out, limit, names)
         self.operating_point_, self.limit_ = point, limit
-
-    def _check_rule(self) -> None:
-        """Refuse a router whose own way of choosing the operating point would replace."""
-        last = self._base()
-        while hasattr(last, "steps"):
-            last = last.steps[-1][1]
-        if isinstance(last, BaseRouter) and type(last)._choose is not BaseRouter._choose:
-            name = type(last).__name__
-            raise RouterInputError(
-                f"TunedRouter: {name} chooses arms by a rule of its own, which an operating point would replace: fit the "
-                f"{name} itself, and give the limit to route(X, limit=...)"
-            )
-
-    def _check_limit(self, outcomes: Outcomes) -> None:
-        limit = self.limit
-        if isinstance(limit, Capacity):
-            raise RouterInputError(
-                "a Capacity belongs to one batch: give it to route(X, limit=...), not to TunedRouter"
-            )
-        if limit is not None and not isinstance(limit, (Budget, QualityTarget, Share, RiskLevel)):
-            raise RouterInputError(f"TunedRouter: limit must be a limit object or None, got {type(limit).__name__}")
-        if isinstance(limit, (Budget, QualityTarget, RiskLevel)) and outcomes.cost is None:
-            raise RouterInputError(f"{type(limit).__name__} needs costs: pass cost= to fit")
-        if isinstance(limit, RiskLevel) and np.isnan(outcomes.quality).any():
-            raise RouterInputError(
-                f"a RiskLevel needs outcomes that were observed in full; {int(np.isnan(outcomes.quality).sum())} are not"
-            )
 
     def _predict_quality(self, X: Any) -> Floats:
         return self.router_.predict_quality(X)
@@ -269,8 +365,9 @@ class TunedRouter(BaseRouter):
             groups = text_groups(X)
         tables = np.empty((n, m)), np.empty((n, m))
         steady = np.ones(m, dtype=bool), np.ones(m, dtype=bool)
-        for train, test in self._folds(n, groups):
-            self._check_part(outcomes, train)
+        folds = held_out_folds(self.cv, n, groups)
+        for number, (train, test) in enumerate(folds, start=1):
+            check_part(outcomes, self._answers, train, f"fold {number} of {len(folds)}")
             fitted, queries = self._fit_part(X, outcomes, train), _safe_indexing(X, test)
             for table, same, predict in zip(tables, steady, (fitted.predict_quality, fitted.predict_cost), strict=True):
                 table[test] = predict(queries)
@@ -298,39 +395,3 @@ class TunedRouter(BaseRouter):
             weight=weight[kept] / weight.sum(),
             group=None if groups is None else groups[kept],
         )
-
-    def _folds(self, n: int, groups: NDArray[Any] | None) -> list[tuple[Rows, Rows]]:
-        if groups is not None and groups.shape != (n,):
-            raise RouterInputError(f"TunedRouter: groups must have shape ({n},), got {groups.shape}")
-        if not isinstance(self.cv, Integral):
-            splits = list(check_cv(self.cv).split(np.zeros((n, 1)), np.zeros(n), groups))
-            times = np.bincount(np.concatenate([test for _, test in splits]), minlength=n)
-            wrong = np.flatnonzero(times != 1)
-            if len(wrong):
-                raise RouterInputError(
-                    f"TunedRouter: cv must put every query into exactly one test part; {len(wrong)} are in none or in "
-                    f"several, the first is row {wrong[0]}"
-                )
-            return splits
-        if isinstance(self.cv, bool) or self.cv < 2:
-            raise RouterInputError(f"TunedRouter: cv must be at least 2 folds, got {self.cv!r}")
-        distinct = n if groups is None else len(np.unique(groups))
-        if distinct < 2:
-            what = "query" if groups is None else "group of queries"
-            raise RouterInputError(f"TunedRouter: cross-validation needs at least 2, and there is only 1 {what}")
-        folds = min(int(self.cv), distinct)
-        splitter = KFold(folds, shuffle=True, random_state=0)
-        if groups is not None:
-            splitter = GroupKFold(folds, shuffle=True, random_state=0)
-        return list(splitter.split(np.zeros((n, 1)), None, groups))
-
-    def _check_part(self, outcomes: Outcomes, train: Rows) -> None:
-        seen = np.isfinite(outcomes.quality[train])
-        if outcomes.sample_weight is not None:
-            seen &= (outcomes.sample_weight[train] > 0)[:, None]
-        unseen = np.flatnonzero(~seen.any(axis=0))
-        if len(unseen):
-            raise RouterInputError(
-                f"TunedRouter: arm {self.arms_[unseen[0]].item()!r} was observed so rarely that the training part of a fold "
-                "has no outcome of it; leave it out, or use more folds"
-            )

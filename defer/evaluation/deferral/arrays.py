@@ -3,20 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from defer.exceptions import EvaluationError
+from defer.portfolios.expert_names import expert_names
 
-__all__ = ["arm_index", "arm_names", "finite_column", "finite_table", "unit_column"]
+__all__ = ["arm_index", "arm_names", "check_level", "finite_column", "finite_table", "numbers_of", "unit_column"]
 
 Floats = NDArray[np.float64]
 
 
+def numbers_of(name: str, values: ArrayLike) -> Floats:
+    """Numbers, of any shape; text is none, whatever it says."""
+    try:
+        array = np.asarray(values)
+        if array.dtype.kind in "USTO" and any(isinstance(value, str) for value in array.flat):
+            first = next(value for value in array.flat if isinstance(value, str))
+            raise EvaluationError(f"{name} must be numbers, and it holds text, first {str(first)!r}")
+        return array.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, EvaluationError):
+            raise
+        raise EvaluationError(f"{name} must be numbers: {error}") from None
+
+
+def check_level(level: float) -> float:
+    """A confidence level, in (0, 1)."""
+    if isinstance(level, bool) or not isinstance(level, Real) or not 0.0 < float(level) < 1.0:
+        raise EvaluationError(f"level must be a number in (0, 1), got {level!r}")
+    return float(level)
+
+
 def finite_column(name: str, values: ArrayLike, n: int | None = None) -> Floats:
     """Finite numbers of shape (n,), at least one."""
-    array = np.asarray(values, dtype=np.float64)
+    array = numbers_of(name, values)
     if array.ndim != 1 or not len(array) or (n is not None and len(array) != n):
         wanted = "(n,) and not be empty" if n is None else f"({n},)"
         raise EvaluationError(f"{name} must have shape {wanted}, got {array.shape}")
@@ -35,7 +58,7 @@ def finite_table(
     name: str, values: ArrayLike, shape: tuple[int, ...] | None = None, *, least_columns: int = 1
 ) -> Floats:
     """Finite numbers of shape (n, m), at least one row and `least_columns` columns."""
-    array = np.asarray(values, dtype=np.float64)
+    array = numbers_of(name, values)
     if shape is not None and array.shape != shape:
         raise EvaluationError(f"{name} must have shape {shape}, got {array.shape}")
     if array.ndim != 2 or not len(array) or array.shape[1] < least_columns:
@@ -56,8 +79,8 @@ def arm_index(name: str, values: ArrayLike, n: int, n_arms: int) -> NDArray[np.i
 
 
 def arm_names(names: Sequence[str] | None, n_experts: int, *, own: bool = True) -> tuple[str, ...]:
-    """The names given, or own, expert_1, expert_2, and so on."""
-    usual = (*(("own",) if own else ()), *(f"expert_{index + 1}" for index in range(n_experts)))
+    """The names given, or own and those of `expert_names`."""
+    usual = (*(("own",) if own else ()), *expert_names(n_experts))
     given = usual if names is None else tuple(str(name) for name in names)
     if len(given) != len(usual):
         raise EvaluationError(f"{len(given)} names for {len(usual)} {'arms' if own else 'experts'}: {', '.join(given)}")

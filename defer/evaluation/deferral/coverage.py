@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm
 
-from defer.evaluation.deferral.arrays import finite_column, unit_column
+from defer.evaluation.deferral.arrays import check_level, finite_column, unit_column
 from defer.evaluation.intervals import wilson_interval
 
 if TYPE_CHECKING:
@@ -72,12 +72,13 @@ def coverage_accuracy(confidence: ArrayLike, right: ArrayLike, *, level: float =
     confidence : array of shape (n,)
     right : array of shape (n,), in [0, 1]
         Whether the own prediction is right, or how good it is.
-    level : float, default=0.95
+    level : float in (0, 1), default=0.95
 
     Raises
     ------
     EvaluationError
-        If the arrays are not of one length or are empty, a confidence is not finite, or `right` is outside [0, 1].
+        If the arrays are not of one length or are empty, a confidence is not finite, or `right` is outside [0, 1], or
+        `level` outside (0, 1).
 
     Examples
     --------
@@ -92,6 +93,6 @@ def coverage_accuracy(confidence: ArrayLike, right: ArrayLike, *, level: float =
     count = last + 1
     # Sums of values in [0, 1] may round to a mean above 1.
     accuracy = np.minimum(np.cumsum(graded)[last] / count, 1.0)
-    z = float(norm.ppf((1.0 + level) / 2.0))
+    z = float(norm.ppf((1.0 + check_level(level)) / 2.0))
     ends = np.array([wilson_interval(float(mean), int(n), z=z) for mean, n in zip(accuracy, count, strict=True)])
     return CoverageAccuracy(ranked[last], count / len(scores), accuracy, ends[:, 0], ends[:, 1])

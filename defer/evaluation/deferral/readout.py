@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm
 
 from defer.evaluation.calibration import Calibration, calibration
-from defer.evaluation.deferral.arrays import arm_names, finite_table
+from defer.evaluation.deferral.arrays import arm_names, check_level, finite_table, numbers_of
 from defer.evaluation.intervals import wilson_interval
 from defer.exceptions import EvaluationError
 
@@ -41,7 +41,7 @@ class ReadoutCalibration:
     --------
     >>> found = readout_calibration([[0.9], [0.8], [0.3]], [[1], [1], [0]])
     >>> isinstance(found, ReadoutCalibration), list(found.per_expert)
-    (True, ['expert_1'])
+    (True, ['expert'])
     """
 
     per_expert: dict[str, Calibration] = field(repr=False)
@@ -81,7 +81,7 @@ def readout_calibration(
     names : sequence of J names, optional
     n_bins : int, default=10
         Bins of equal count.
-    level : float, default=0.95
+    level : float in (0, 1), default=0.95
         Of the intervals of the accuracies.
 
     Raises
@@ -94,11 +94,11 @@ def readout_calibration(
     >>> found = readout_calibration([[0.9, 0.5], [0.7, 1.2], [0.5, 0.7]], [[1, np.nan], [1, 1], [0, 1]])
     >>> for row in found.frame.iter_rows(named=True):
     ...     print(row["expert"], row["answers"], round(row["accuracy"], 3), round(row["above_one"], 3))
-    expert_1 3 0.667 0.0
-    expert_2 2 1.0 0.5
+    expert 1 3 0.667 0.0
+    expert 2 2 1.0 0.5
     """
     table = finite_table("probability", probability)
-    graded = np.asarray(right, dtype=np.float64)
+    graded = numbers_of("right", right)
     if graded.shape != table.shape:
         raise EvaluationError(f"right must have the shape of probability, {table.shape}, got {graded.shape}")
     strange = np.argwhere(~(np.isnan(graded) | np.isin(graded, (0.0, 1.0))))
@@ -108,7 +108,7 @@ def readout_calibration(
             f"right has {len(strange)} of {graded.size} values that are neither 0, 1 nor NaN, the first in row {row}, "
             f"column {column} ({graded[row, column]:g})"
         )
-    z, per_expert, rows = float(norm.ppf((1.0 + level) / 2.0)), {}, []
+    z, per_expert, rows = float(norm.ppf((1.0 + check_level(level)) / 2.0)), {}, []
     for index, name in enumerate(arm_names(names, table.shape[1], own=False)):
         seen = np.isfinite(graded[:, index])
         if not seen.any():

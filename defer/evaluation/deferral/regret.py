@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from defer.datasets.problem import DeferralProblem
-from defer.evaluation.deferral.arrays import arm_index, arm_names, finite_table
+from defer.evaluation.deferral.arrays import arm_index, arm_names, check_level, finite_table
 from defer.evaluation.intervals import Interval, mean_interval
 from defer.exceptions import EvaluationError
 
@@ -98,7 +98,7 @@ def regret_to_bayes(
     own_label : int array of shape (n,), optional
         Labels that the system itself predicts, where the problem is given and they are not its Bayes labels.
     names : sequence of m names, optional
-    level : float, default=0.95
+    level : float in (0, 1), default=0.95
 
     Raises
     ------
@@ -123,5 +123,5 @@ def regret_to_bayes(
         regret = problem.regret(arms, arm_index("own_label", own_label, len(risk), problem.class_probability.shape[1]))
     else:
         regret = risk[np.arange(len(risk)), arms] - risk.min(axis=1)
-    mean = mean_interval(regret, None, level)
+    mean = mean_interval(regret, None, check_level(level))
     return BayesRegret(regret, arms, float(risk.min(axis=1).mean()), mean, arm_names(names, risk.shape[1] - 1))

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import norm
 
-from defer.evaluation.deferral.arrays import arm_index, arm_names, unit_column
+from defer.evaluation.deferral.arrays import arm_index, arm_names, check_level, numbers_of, unit_column
 from defer.evaluation.intervals import Interval, mean_interval, wilson_interval
 from defer.exceptions import EvaluationError
 
@@ -72,12 +72,13 @@ def system_accuracy(
     expert_right : array of shape (n,) or (n, J), in [0, 1]
         The same for the experts; it may be NaN where the query does not go to that expert.
     names : sequence of 1 + J names, optional
-    level : float, default=0.95
+    level : float in (0, 1), default=0.95
 
     Raises
     ------
     EvaluationError
-        If the arrays do not fit together, a value is outside [0, 1], or the answer of an expert to whom a query goes is missing.
+        If the arrays do not fit together, a value is outside [0, 1], the answer of an expert to whom a query goes is missing, or
+        `level` is outside (0, 1).
 
     Examples
     --------
@@ -85,11 +86,11 @@ def system_accuracy(
     >>> for row in found.frame.iter_rows(named=True):
     ...     print(f"{row['arm']:<9} {row['share']:.2f} {row['accuracy']:.2f} {row['own_accuracy']:.2f}")
     own       0.50 0.50 0.50
-    expert_1  0.50 1.00 0.50
+    expert    0.50 1.00 0.50
     system    1.00 0.75 0.50
     """
     own = unit_column("own_right", own_right)
-    experts = np.asarray(expert_right, dtype=np.float64)
+    experts = numbers_of("expert_right", expert_right)
     experts = experts[:, None] if experts.ndim == 1 else experts
     if experts.ndim != 2 or len(experts) != len(own) or not experts.shape[1]:
         raise EvaluationError(f"expert_right must have shape ({len(own)},) or ({len(own)}, J), got {experts.shape}")
@@ -103,7 +104,7 @@ def system_accuracy(
             f"({labels[arms[missing[0]]]}); leave them out, or estimate the value with defer.evaluate on an OutcomeLog"
         )
     right = unit_column("answers of the arms taken", answered)
-    z, rows = float(norm.ppf((1.0 + level) / 2.0)), []
+    z, rows = float(norm.ppf((1.0 + check_level(level)) / 2.0)), []
     for index, name in enumerate((*labels, "system")):
         taken = arms == index if index < len(labels) else np.ones(len(own), dtype=bool)
         n = int(taken.sum())

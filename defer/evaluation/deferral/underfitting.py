@@ -14,7 +14,7 @@ import narwhals as nw
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from defer.evaluation.deferral.arrays import arm_index, finite_table
+from defer.evaluation.deferral.arrays import arm_index, check_level, finite_table
 from defer.evaluation.intervals import Interval, mean_interval
 from defer.exceptions import EvaluationError
 
@@ -116,7 +116,7 @@ def wrong_label_mass(class_probability: ArrayLike, y: ArrayLike, *, level: float
         Of a fitted model; rows sum to 1.
     y : int array of shape (n,)
         True labels 0 to K - 1, on queries that the model was not fitted on.
-    level : float, default=0.95
+    level : float in (0, 1), default=0.95
 
     Raises
     ------
@@ -129,6 +129,7 @@ def wrong_label_mass(class_probability: ArrayLike, y: ArrayLike, *, level: float
     >>> found.mass.round(3).tolist(), round(found.mean.value, 3)
     ([0.1, 0.4], 0.25)
     """
+    check_level(level)
     p = finite_table("class_probability", class_probability)
     total = p.sum(axis=1)
     wrong = np.flatnonzero((p < 0).any(axis=1) | (np.abs(total - 1.0) > 1e-6))

@@ -5,13 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from sklearn import config_context
+from sklearn.exceptions import NotFittedError
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import KFold, cross_val_score
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
+from sklearn.preprocessing import StandardScaler
 
+import defer
 from defer.datasets import make_specialist_experts
 from defer.estimators import PostHocDeferral, QualityRouter, SingleStageDeferral, TunedRouter, make_pipeline
-from defer.exceptions import RouterInputError
+from defer.exceptions import DeferWarning, RouterInputError
 from defer.portfolios.limits import Budget, Share
 
 
@@ -30,7 +33,7 @@ def fresh():
 )
 def test_a_share_for_experts_holds_on_fresh_queries(router, problem, fresh):
     tuned = TunedRouter(router, limit=Share("own", at_least=0.8)).fit(problem.X, problem.y, experts=problem.experts)
-    assert tuned.arms_.tolist() == ["own", "expert 0", "expert 1"]
+    assert tuned.arms_.tolist() == ["own", "expert 1", "expert 2"]
     deferred = (tuned.route(fresh.X, random_state=0).arm != 0).mean()
     # Six standard deviations of two samples of 3,000 and the noise of a fitted point.
     assert deferred == pytest.approx(0.2, abs=6 * np.sqrt(2 * 0.2 * 0.8 / 3000))
@@ -69,6 +72,105 @@ def test_a_router_without_answers_of_its_own_is_refused(problem):
         RouterInputError, match=r"experts= needs a router that defers, such as PostHocDeferral, got QualityRouter"
     ):
         TunedRouter(QualityRouter()).fit(problem.X, problem.y, experts=problem.experts)
+
+
+def test_answers_can_neither_be_predicted_nor_scored_by_a_router_without(problem):
+    tuned = TunedRouter(QualityRouter()).fit(problem.X, np.eye(6)[problem.y])
+    message = r"TunedRouter: experts= needs a router that defers, such as PostHocDeferral, got QualityRouter"
+    with pytest.raises(RouterInputError, match=message):
+        tuned.predict(problem.X, problem.experts)
+    with pytest.raises(RouterInputError, match=message):
+        tuned.score(problem.X, problem.y, experts=problem.experts)
+    for name in ("predict_own", "defer_mask", "outcome_log", "expert_", "label_classes_"):
+        assert not hasattr(tuned, name)
+
+
+@pytest.mark.parametrize("wrapped", [False, True], ids=["router", "pipeline inside"])
+def test_a_tuned_system_has_the_face_of_the_one_inside(problem, fresh, wrapped):
+    inner = PostHocDeferral("regression")
+    cost = np.tile([0.2, 0.1], (3000, 1))
+    limit = Share("own", at_least=0.9)
+    tuned = TunedRouter(make_pipeline(StandardScaler(), inner) if wrapped else inner, limit=limit)
+    assert hasattr(tuned, "predict_own")
+    tuned.fit(problem.X, problem.y, experts=problem.experts, cost=cost)
+    X, y, experts = fresh.X, fresh.y, fresh.experts
+    assert tuned.expert_.tolist() == ["expert 1", "expert 2"]
+    assert tuned.label_classes_.tolist() == list(range(6))
+    arms, own = tuned.predict(X), tuned.predict_own(X)
+    # The operating point decides, not the router inside.
+    assert not np.array_equal(arms, tuned.router_.predict(X))
+    index = np.searchsorted(tuned.arms_[1:], arms)
+    said = np.where(arms == "own", own, experts[np.arange(3000), np.minimum(index, 1)])
+    np.testing.assert_array_equal(tuned.predict(X, experts), said)
+    np.testing.assert_array_equal(tuned.defer_mask(X), arms != "own")
+    assert tuned.defer_mask(X, limit=Share("own", at_least=1.0)).sum() == 0
+    assert tuned.score(X, y, experts=experts) == pytest.approx((said == y).mean())
+    log = tuned.outcome_log(X, y, experts, cost=cost)
+    assert defer.evaluate(tuned, log).estimate.value == pytest.approx(
+        (said == y).mean(), abs=0.01
+    )  # it draws lots at ties
+    routing = tuned.route(X, random_state=0)
+    table = np.column_stack([own, experts])
+    np.testing.assert_array_equal(tuned.predict(X, experts, routing=routing), table[np.arange(3000), routing.arm])
+    gaps = np.where(np.random.default_rng(0).random(experts.shape) < 0.5, experts, np.nan)
+    assert np.isfinite(tuned.outcome_log(X, y, gaps, propensity=np.full(3000, 0.5)).quality).all()
+    with pytest.raises(RouterInputError, match="score: y holds labels, and this router defers: pass experts="):
+        tuned.score(X, y)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda tuned, X: tuned.predict_own(X), lambda tuned, X: tuned.predict(X, [0] * len(X)),
+        lambda tuned, X: tuned.defer_mask(X), lambda tuned, X: tuned.outcome_log(X, [0] * len(X), [0] * len(X)),
+        lambda tuned, X: tuned.score(X, [0] * len(X), experts=[0] * len(X)),
+    ],
+)  # fmt: skip
+def test_a_tuned_system_that_is_not_fitted_says_so(problem, call):
+    with pytest.raises(NotFittedError):
+        call(TunedRouter(SingleStageDeferral("ova")), problem.X)
+
+
+def test_a_tuned_system_is_searched_and_stands_in_pipelines(problem):
+    X, y, experts = problem.X[:400], problem.y[:400], problem.experts[:400]
+    tuned = TunedRouter(SingleStageDeferral("ova"), limit=Share("own", at_least=0.5), cv=2)
+    with config_context(enable_metadata_routing=True):
+        scores = cross_val_score(tuned, X, y, cv=3, params={"experts": experts}, error_score="raise")
+        search = GridSearchCV(tuned, {"router__C": [1e-6, 1.0]}, cv=3, error_score="raise").fit(X, y, experts=experts)
+    assert scores.min() > 0.5
+    assert search.best_params_ == {"router__C": 1.0}
+    pipeline = make_pipeline(StandardScaler(), tuned).fit(X, y, experts=experts)
+    assert pipeline.expert_.tolist() == ["expert 1", "expert 2"]
+    said = pipeline.predict(X, experts)
+    assert pipeline.score(X, y, experts=experts) == (said == y).mean()
+    np.testing.assert_array_equal(pipeline.defer_mask(X), pipeline.predict(X) != "own")
+    assert pipeline.outcome_log(X, y, experts).arms == ("own", "expert 1", "expert 2")
+
+
+def test_a_fold_with_one_class_is_named():
+    X, y = np.arange(20.0)[:, None], np.repeat([0, 1], [10, 10])
+    experts = np.tile([0, 1], 10)
+    with pytest.raises(
+        RouterInputError,
+        match=r"TunedRouter: the training part of fold 1 of 2 holds one class of y, 1; give cv= a splitter that mixes the queries",
+    ):
+        TunedRouter(PostHocDeferral("regression"), limit=Share("own", at_least=0.5), cv=KFold(2)).fit(
+            X, y, experts=experts
+        )
+    weight = np.where(np.arange(20) < 2, 1.0, np.where(np.arange(20) < 10, 0.0, 1.0))
+    with pytest.raises(RouterInputError, match=r"training part of fold 1 of 10 holds one class of y, 1;"):
+        TunedRouter(PostHocDeferral("regression"), limit=Share("own", at_least=0.5), cv=KFold(10)).fit(
+            X, y, experts=experts, sample_weight=weight
+        )
+
+
+def test_answers_that_are_no_class_are_told_of_once(problem):
+    X, y, experts = problem.X[:300], problem.y[:300], problem.experts[:300].copy()
+    experts[:5, 0] = -1
+    with pytest.warns(DeferWarning) as told:
+        TunedRouter(SingleStageDeferral("ova"), limit=Share("own", at_least=0.5), cv=3).fit(X, y, experts=experts)
+    assert len(told) == 1
+    assert "5 of 300 answers of 'expert 1' are no class of y, the first is -1 in row 0" in str(told[0].message)
 
 
 def animals(seed):

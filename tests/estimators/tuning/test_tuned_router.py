@@ -373,7 +373,7 @@ def test_one_query_an_arm_seen_once_and_a_foreign_estimator() -> None:
         TunedRouter(limit=Share(1, at_most=0.5)).fit([[0.0]], [[0.1, 0.2]])
     X, quality, _ = draw(20, 0)
     quality[1:, 1] = np.nan
-    with pytest.raises(RouterInputError, match="arm 1 was observed so rarely that the training part of a fold"):
+    with pytest.raises(RouterInputError, match="arm 1 was observed so rarely that the training part of fold 5 of 5"):
         TunedRouter(limit=Share(1, at_most=0.5)).fit(X, quality, propensity=np.full(20, 0.5))
     with pytest.raises(
         RouterInputError, match=r"router must be a router, or a pipeline of defer.make_pipeline, got Pipeline"

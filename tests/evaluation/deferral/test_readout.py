@@ -45,10 +45,10 @@ def test_the_truth_is_calibrated_and_a_distortion_is_not(asked):
 
 def test_probabilities_above_one_are_counted_and_an_expert_never_asked_is_left_out():
     found = readout_calibration([[1.8, 0.5], [0.5, 0.5]], [[1, np.nan], [0, np.nan]])
-    assert list(found.per_expert) == ["expert_1"]
+    assert list(found.per_expert) == ["expert 1"]
     assert found.frame["above_one"].to_list() == [0.5]
     assert found.frame["brier"].to_list() == pytest.approx([(0.8**2 + 0.5**2) / 2])
-    assert repr(found).startswith("expert_1: ECE 0.65, Brier 0.445")
+    assert repr(found).startswith("expert 1: ECE 0.65, Brier 0.445")
 
 
 @pytest.mark.parametrize(

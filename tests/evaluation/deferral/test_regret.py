@@ -20,7 +20,7 @@ def test_the_bayes_rule_has_none():
     assert found.mean.value == pytest.approx(0.0, abs=1e-12)
     assert found.agreement == 1.0
     assert found.risk == pytest.approx(problem.bayes_risk, abs=1e-12)
-    assert found.names == ("own", "expert_1", "expert_2")
+    assert found.names == ("own", "expert 1", "expert 2")
 
 
 def test_a_problem_and_its_matrix_give_the_same():

@@ -58,7 +58,7 @@ def test_an_arm_that_took_nothing_has_no_accuracy():
         (
             ([0, 1, 1], [1, 1, 1], [1, np.nan, 1]),
             {},
-            r"1 of 3 queries go to an expert whose answer is missing, the first is row 1 \(expert_1\); leave them out",
+            r"1 of 3 queries go to an expert whose answer is missing, the first is row 1 \(expert\); leave them out",
         ),
         (([0, 1], [1, 1], [1, 0]), {"names": ["own"]}, "1 names for 2 arms"),
     ],

@@ -1,0 +1,103 @@
+"""Folds in which an operating point is found: every query in one test part, queries of one group in one fold."""
+
+from __future__ import annotations
+
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.model_selection import GroupKFold, KFold, check_cv
+
+from defer.estimators.deferral.answers import ExpertAnswers
+from defer.estimators.outcomes_input import Outcomes
+from defer.exceptions import RouterInputError
+
+__all__ = ["Rows", "check_part", "held_out_folds"]
+
+Rows = NDArray[np.intp]
+"""Indices of queries."""
+
+
+def held_out_folds(cv: Any, n: int, groups: NDArray[Any] | None) -> list[tuple[Rows, Rows]]:
+    """Training and test part of every fold.
+
+    Parameters
+    ----------
+    cv : int, splitter or iterable of splits
+    n : int
+        Number of queries.
+    groups : array of shape (n,) or None
+
+    Raises
+    ------
+    RouterInputError
+        If a query is in no test part or in several, there are fewer than two folds, or groups have another shape.
+
+    Examples
+    --------
+    >>> sorted(test.tolist() for _, test in held_out_folds(5, 2, None))
+    [[0], [1]]
+    """
+    if groups is not None and groups.shape != (n,):
+        raise RouterInputError(f"TunedRouter: groups must have shape ({n},), got {groups.shape}")
+    if not isinstance(cv, Integral):
+        splits = list(check_cv(cv).split(np.zeros((n, 1)), np.zeros(n), groups))
+        times = np.bincount(np.concatenate([test for _, test in splits]), minlength=n)
+        wrong = np.flatnonzero(times != 1)
+        if len(wrong):
+            raise RouterInputError(
+                f"TunedRouter: cv must put every query into exactly one test part; {len(wrong)} are in none or in "
+                f"several, the first is row {wrong[0]}"
+            )
+        return splits
+    if isinstance(cv, bool) or cv < 2:
+        raise RouterInputError(f"TunedRouter: cv must be at least 2 folds, got {cv!r}")
+    distinct = n if groups is None else len(np.unique(groups))
+    if distinct < 2:
+        what = "query" if groups is None else "group of queries"
+        raise RouterInputError(f"TunedRouter: cross-validation needs at least 2, and there is only 1 {what}")
+    folds = min(int(cv), distinct)
+    splitter = KFold(folds, shuffle=True, random_state=0)
+    if groups is not None:
+        splitter = GroupKFold(folds, shuffle=True, random_state=0)
+    return list(splitter.split(np.zeros((n, 1)), None, groups))
+
+
+def check_part(outcomes: Outcomes, answers: ExpertAnswers | None, train: Rows, fold: str) -> None:
+    """Refuse the training part of a fold on which a router cannot be fitted.
+
+    Parameters
+    ----------
+    outcomes : Outcomes
+    answers : ExpertAnswers or None
+    train : int array
+        Queries of the part.
+    fold : str
+        Its name, for messages.
+
+    Raises
+    ------
+    RouterInputError
+        If there is no outcome of an arm, or one class of labels alone, in rows of positive weight.
+
+    Examples
+    --------
+    >>> from defer.estimators.outcomes_input import read_outcomes
+    >>> check_part(read_outcomes([[1.0, 0.0], [0.0, 1.0]], n=2), None, np.array([0]), "fold 1 of 2")
+    """
+    counted = np.ones(len(train), dtype=bool)
+    if outcomes.sample_weight is not None:
+        counted = outcomes.sample_weight[train] > 0
+    unseen = np.flatnonzero(~(np.isfinite(outcomes.quality[train]) & counted[:, None]).any(axis=0))
+    if len(unseen):
+        raise RouterInputError(
+            f"TunedRouter: arm {outcomes.arms[unseen[0]].item()!r} was observed so rarely that the training part of {fold} "
+            "has no outcome of it; leave it out, or use more folds"
+        )
+    if answers is not None and len(np.unique(answers.label[train][counted])) < 2:
+        label = answers.classes.tolist()[answers.label[train][counted][0]]
+        raise RouterInputError(
+            f"TunedRouter: the training part of {fold} holds one class of y, {label!r}; give cv= a splitter that mixes the "
+            "queries, such as KFold(5, shuffle=True), or use more folds"
+        )

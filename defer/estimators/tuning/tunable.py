@@ -1,0 +1,63 @@
+"""What an operating point can be tuned for: which routers, and which limits on which outcomes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from defer.estimators.base import BaseRouter
+from defer.estimators.outcomes_input import Outcomes
+from defer.exceptions import RouterInputError
+from defer.portfolios.limits import Budget, Capacity, Limit, QualityTarget, RiskLevel, Share
+
+__all__ = ["check_limit", "check_rule"]
+
+
+def check_rule(router: Any) -> None:
+    """Refuse a router whose own way of choosing an operating point would replace.
+
+    Raises
+    ------
+    RouterInputError
+        Names the router.
+
+    Examples
+    --------
+    >>> from defer.estimators import QualityRouter
+    >>> check_rule(QualityRouter())
+    """
+    last = router
+    while hasattr(last, "steps"):
+        last = last.steps[-1][1]
+    if isinstance(last, BaseRouter) and type(last)._choose is not BaseRouter._choose:
+        name = type(last).__name__
+        raise RouterInputError(
+            f"TunedRouter: {name} chooses arms by a rule of its own, which an operating point would replace: fit the "
+            f"{name} itself, and give the limit to route(X, limit=...)"
+        )
+
+
+def check_limit(limit: Limit | None, outcomes: Outcomes) -> None:
+    """Refuse what is no limit that can be tuned for on given outcomes.
+
+    Raises
+    ------
+    RouterInputError
+        Names the limit and what it lacks.
+
+    Examples
+    --------
+    >>> from defer.estimators.outcomes_input import read_outcomes
+    >>> check_limit(Share(0, at_most=0.5), read_outcomes([[1.0, 0.0]], n=1))
+    """
+    if isinstance(limit, Capacity):
+        raise RouterInputError("a Capacity belongs to one batch: give it to route(X, limit=...), not to TunedRouter")
+    if limit is not None and not isinstance(limit, (Budget, QualityTarget, Share, RiskLevel)):
+        raise RouterInputError(f"TunedRouter: limit must be a limit object or None, got {type(limit).__name__}")
+    if isinstance(limit, (Budget, QualityTarget, RiskLevel)) and outcomes.cost is None:
+        raise RouterInputError(f"{type(limit).__name__} needs costs: pass cost= to fit")
+    if isinstance(limit, RiskLevel) and np.isnan(outcomes.quality).any():
+        raise RouterInputError(
+            f"a RiskLevel needs outcomes that were observed in full; {int(np.isnan(outcomes.quality).sum())} are not"
+        )
