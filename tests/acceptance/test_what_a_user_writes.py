@@ -31,7 +31,7 @@ def test_the_example_runs(tmp_path, monkeypatch):
 
     import defer
     from defer import Arm, Budget, Capacity, OutcomeLog, Portfolio, Price, QualityTarget, RiskLevel, Share
-    from defer.estimators import QualityRouter, TunedRouter
+    from defer.estimators import QualityRouter, TunedRouter, TwoStageDeferral
 
     log = OutcomeLog.read_parquet("outcomes.parquet", text="prompt")
     train, test = log.split(test_size=0.3, seed=0)
@@ -42,6 +42,8 @@ def test_the_example_runs(tmp_path, monkeypatch):
         len(part) for part in (routing.arm, routing.propensity, routing.fallbacks, routing.quality, routing.cost)
     ] == [90] * 5
     assert routing.expected_cost <= 0.0004
+    deferral = defer.make_pipeline(TfidfVectorizer(), TwoStageDeferral()).fit(train.X, train.quality)
+    assert deferral.route(test.X, limit=Share("large", at_most=0.3)).load[1] <= 0.3
     evaluation = defer.evaluate(router, test)
     evaluation.to_html("report.html")
     assert evaluation.frame["policy"].to_list() == ["routing", "small", "large", "oracle"]
