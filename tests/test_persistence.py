@@ -57,7 +57,7 @@ NUMERIC: dict[str, Callable[[], Any]] = {
     "classifier": lambda: QualityRouter(LogisticRegression()),
     "neighbours, cosine": lambda: KNNRouter(10),
     "neighbours, euclidean with their cost": lambda: KNNRouter(10, metric="euclidean", cost="neighbors"),
-    "single stage": lambda: SingleStageDeferral("rl2d", C=2.0),
+    "single stage": lambda: SingleStageDeferral("asymmetric_softmax", C=2.0),
     "single stage, classifiers": lambda: SingleStageDeferral("ova", LogisticRegression()),
     "several experts": lambda: MultiExpertDeferral(cost_weight=2.0),
     "two stages": lambda: TwoStageDeferral(cost_weight=2.0, rescale=True),
