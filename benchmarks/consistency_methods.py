@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,16 +18,12 @@ from defer.estimators import (
     SingleStageDeferral,
     TwoStageDeferral,
 )
-from defer.estimators.deferral.linear import LinearScores, fit_linear_scores
-from defer.estimators.deferral.score_problem import ScoreProblem
-from defer.losses import SURROGATES, rl2d_deferral
+from defer.losses import SURROGATES
 
 __all__ = [
     "ONE_EXPERT",
-    "PATH",
     "SEVERAL_EXPERTS",
     "C",
-    "FollowedRL2D",
     "Method",
     "excess",
     "fit_predictor",
@@ -40,8 +35,6 @@ __all__ = [
 C = 1.0
 _SOLVER: dict[str, Any] = {"C": C, "tol": 1e-6, "max_iter": 1000}
 _TYPES = np.eye(N_TYPES)
-# Values of q through which the solution for q = 1 is followed.
-PATH = (0.0, 0.5, 0.8, 1.0)
 
 
 @dataclass(frozen=True)
@@ -85,26 +78,6 @@ def fitted(law: Law, method: Method, sample: Counts, predictor: Any) -> Any:
     return method.build(predictor).fit(
         _TYPES[sample.type], sample.y, experts=sample.answers, cost=cost, sample_weight=sample.count
     )
-
-
-class FollowedRL2D(SingleStageDeferral):
-    """RL2D at q = 1 whose solution is followed from q = 0, each q from the solution of the one before.
-
-    At q = 1 the gradient vanishes wherever one action has all the mass, right or wrong, and a solver that gets there too early
-    stays there.
-    """
-
-    def _learn(self, X: Any, cost: np.ndarray, weight: np.ndarray, *, n_experts: int) -> LinearScores:
-        found = None
-        for q in PATH:
-            problem = ScoreProblem(cost, weight, partial(_rl2d, q, n_experts))
-            found = fit_linear_scores(X, problem, C=self.C, max_iter=self.max_iter, tol=self.tol, start=found)
-        self.n_iter_ = found.n_iter
-        return found
-
-
-def _rl2d(q: float, n_experts: int, scores: Any, cost: Any, weight: Any) -> Any:
-    return rl2d_deferral(scores, cost, q, n_experts=n_experts, weight=weight)
 
 
 def _single(name: str, proved: bool | None, surrogate: str, **options: Any) -> Method:
@@ -151,7 +124,6 @@ ONE_EXPERT = [
     _single("one-vs-all", True, "ova"),
     _single("asymmetric softmax", True, "asymmetric_softmax"),
     _single("RL2D, q = 1", True, "rl2d", q=1.0),
-    Method("RL2D, q = 1, followed from q = 0", lambda _: FollowedRL2D("rl2d", q=1.0, **_SOLVER), True, exact=False),
     _single("RL2D, q = 0.7", False, "rl2d", q=0.7),
     _single("realizable (RS)", False, "realizable"),
     _single("softmax, alpha = 0.5", False, "softmax_alpha", alpha=0.5),

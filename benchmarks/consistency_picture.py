@@ -19,7 +19,6 @@ _STYLES = {
     "one-vs-all": ("#56B4E9", "s"),
     "asymmetric softmax": ("#009E73", "^"),
     "RL2D, q = 1": ("#CC79A7", "v"),
-    "RL2D, q = 1, followed from q = 0": ("#CC79A7", "v"),
     "RL2D, q = 0.7": ("#E69F00", "D"),
     "realizable (RS)": ("#D55E00", "X"),
     "softmax, alpha = 0.5": ("#000000", "*"),
@@ -35,7 +34,7 @@ _STYLES = {
 }
 _LINES = {True: "-", None: "-.", False: "--"}
 # Told apart from another method of the same colour and marker.
-_HOLLOW = ("RL2D, q = 1, followed from q = 0", "softmax, priced in training", "cost-sensitive, priced in training")
+_HOLLOW = ("softmax, priced in training", "cost-sensitive, priced in training")
 # Below one part in ten thousand a curve is as good as at zero.
 _FLOOR = 3e-5
 

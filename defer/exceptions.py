@@ -15,8 +15,8 @@
     └── MissingExtraError (ImportError)    an optional part is not installed; names the extra
 
     DeferWarning (UserWarning)
-    ├── SupportWarning      the logging policy hardly ever took what the target policy would take
-    ├── LeakageWarning      the same text stands in training and test data
+    ├── SupportWarning      hardly any logged outcome tells of what is to be judged
+    ├── LeakageWarning      what is judged was, or may have been, trained on the same data
     ├── DegenerateExpertWarning  an expert that is always or never right leaves nothing to learn
     ├── MissingPropensityWarning  a bandit log without propensities is read as missing at random
     └── FallbackWarning     a default could not do what was asked and says what it did instead
@@ -125,11 +125,11 @@ class DeferWarning(UserWarning):
 
 
 class SupportWarning(DeferWarning):
-    """The logging policy hardly ever took what the target policy would take."""
+    """Hardly any logged outcome tells of what is to be judged: few queries carry all the weight."""
 
 
 class LeakageWarning(DeferWarning):
-    """The same text stands in training and test data."""
+    """What is judged was, or may have been, trained on the same data: equal texts, or a predictor that is never wrong."""
 
 
 class DegenerateExpertWarning(DeferWarning):

@@ -225,11 +225,17 @@ class BaseRouter(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):  # type: ig
         return choose(utility, quality, cost, limit, arms=self.arms_.tolist())
 
     def _utility(self, quality: Floats, cost: Floats) -> Floats:
+        self._check_own_cost_weight()
         return at_cost_weight(quality, cost, self.cost_weight)
 
     def _utility_under_limit(self, quality: Floats, cost: Floats) -> Floats:
         """What is maximised where the caller sets the limit."""
+        self._check_own_cost_weight()
         return at_cost_weight(quality, cost, self._own_cost_weight)
+
+    def _check_own_cost_weight(self) -> None:
+        """Refuse to decide at a cost weight that `fit` would refuse: it may have been set since."""
+        check_cost_weight(self)
 
     @property
     def _own_cost_weight(self) -> float:

@@ -121,6 +121,14 @@ def test_the_bound_of_the_mean_absolute_error_is_linear():
     assert np.all(regret <= 4 * excess + 1e-12)
 
 
+def test_the_constant_of_the_linear_bound_cannot_be_smaller():
+    """Agents that are equally good but for one, and a rejector that just decides for that one."""
+    w, r = np.array([[0.2, 0.7, 0.7, 0.7]]), np.array([[1e-9, 0.0, 0.0, 0.0]])
+    value = two_stage(r, 1 - w, comp_sum="mean_absolute_error").value
+    best = two_stage(np.array([[0.0, 1e4, 0.0, 0.0]]), 1 - w, comp_sum="mean_absolute_error").value
+    assert (0.7 - 0.2) / (value - best)[0] == pytest.approx(4.0, abs=1e-6)
+
+
 # --- item 4
 
 X = np.array([3.0, -3.0, 0.0, -4.0])
@@ -156,6 +164,24 @@ def test_constant_costs_of_the_experts_are():
     """The predictor is right on the left, and one expert costs nothing anywhere: near-minimisers route at zero cost."""
     cost = np.column_stack([(X > 0).astype(float), np.zeros(4), np.ones(4)])
     assert cost[range(4), route(fit_lines(cost).x)].sum() == 0
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_constant_costs_of_several_experts_are_in_the_plane_too(seed):
+    """The predictor is right in a half-plane, one expert costs nothing, and three have prices of their own."""
+    rng = np.random.default_rng(seed)
+    design = np.column_stack([rng.normal(size=(60, 2)), np.ones(60)])
+    wrong = (design @ rng.normal(size=3) > 0).astype(float)
+    cost = np.column_stack([wrong, np.zeros(60), np.tile(rng.uniform(0.1, 0.9, size=3), (60, 1))])
+
+    def function(theta):
+        loss = two_stage(design @ theta.reshape(3, 5), cost)
+        return loss.value.mean(), (design.T @ loss.gradient / 60).ravel()
+
+    found = minimize(function, np.zeros(15), jac=True, method="BFGS", options={"gtol": 1e-8, "maxiter": 3000})
+    taken = (design @ found.x.reshape(3, 5)).argmax(axis=1)
+    assert cost[range(60), taken].sum() == 0
+    assert set(taken.tolist()) == {0, 1} or not wrong.any() or wrong.all()
 
 
 # --- item 5

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
+from defer.estimators import SingleStageDeferral
 from defer.losses import cost_sensitive_deferral, deferral_cost, post_hoc_partial, post_hoc_regression, softmax_readout
 
 OWN, EXPERT = np.array([0.4, 0.1, 0.3]), np.array([0.3, 0.25, 0.3])
@@ -143,3 +144,24 @@ def test_one_regression_serves_every_price():
     for price in (0.0, 0.1, 0.5):
         a, b = weight @ (cost + np.array([0.0, price]))
         assert (s[0] > s[1] + price) == (a > b)
+
+
+# --- item 3, on a fitted estimator
+
+
+def test_a_price_in_training_flattens_the_classes_of_a_fitted_router_and_not_its_decision():
+    label, right = np.repeat([0, 1, 2], 2), np.tile([0, 1], 3)
+    mass = np.repeat(ETA, 2) * np.where(right, np.repeat(RIGHT, 2), 1 - np.repeat(RIGHT, 2))
+    expert = np.where(right, label, (label + 1) % 3)
+    router = SingleStageDeferral(
+        "cost_sensitive", costs="training", cost_weight=2.0, C=1e9, tol=1e-10, max_iter=5000
+    ).fit(np.ones((6, 1)), label, experts=expert, cost=np.full(6, 0.1), sample_weight=mass)
+    scores = router.scores([[1.0]])
+    assert softmax_readout(scores, n_experts=1).class_probability[0] == pytest.approx(
+        [0.463339, 0.307332, 0.229329], abs=1e-5
+    )
+    assert np.exp(scores[0, 3] - scores[0, 0]) == pytest.approx(0.424 / 0.594, abs=1e-5)
+    assert router.predict([[1.0]]).tolist() == ["own"]
+    free = SingleStageDeferral("cost_sensitive", C=1e9, tol=1e-10, max_iter=5000)
+    free.fit(np.ones((6, 1)), label, experts=expert, sample_weight=mass)
+    assert free.predict([[1.0]]).tolist() == ["expert"]  # .53 > .5

@@ -93,7 +93,13 @@ def test_every_method_is_the_bayes_rule_of_the_fixed_classifier_at_its_optimum(m
     router = fit(method, price)
     np.testing.assert_array_equal(router.defer_mask(np.eye(4)), bayes)
     np.testing.assert_allclose(router.predict_quality(np.eye(4)), np.column_stack([CONFIDENCE, SPECIALIST]), atol=2e-3)
-    assert risk(bayes, price) <= min(risk(np.zeros(4, bool), price), risk(np.ones(4, bool), price)) + 1e-12
+
+
+@pytest.mark.parametrize("price", [0.0, 0.05, 0.12, 0.25, 0.35, 0.6, 1.0])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_fitted_router_is_never_worse_than_its_base_or_the_expert(method: str, price: float) -> None:
+    sides = [risk(np.full(4, asked), price) for asked in (False, True)]
+    assert risk(fit(method, price).defer_mask(np.eye(4)), price) <= min(sides) + 1e-12
 
 
 @pytest.mark.parametrize("method", ["plug_in", "regression"])

@@ -342,6 +342,18 @@ def test_excess_deferral_risk_is_bounded_by_the_excess_of_the_softmax():
     assert np.all(regret <= np.sqrt(2 * (1 + p) * np.maximum(excess, 0)) + 1e-12)
 
 
+def test_the_constant_of_that_bound_cannot_be_smaller():
+    """Two classes that are almost equal, and scores that just decide for the worse."""
+    gap, p = np.array([0.1, 0.03, 0.01]), 1e-4
+    values = np.column_stack([0.5 + gap, 0.5 - gap, np.full(3, p)])
+    scores = np.log(np.tile([0.5, 0.5, p], (3, 1)))
+    scores[:, 1] += 1e-12
+    excess = softmax_deferral(scores, 1 - values).value - softmax_deferral(np.log(values), 1 - values).value
+    ratio = 2 * gap / np.sqrt(2 * (1 + p) * excess)
+    # The excess is near 2 gap^2: the ratio tends to (1 + p)^(-1/2).
+    assert ratio[-1] == pytest.approx(1.0, abs=2e-4)
+
+
 # --- item 10
 
 

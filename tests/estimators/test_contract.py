@@ -463,6 +463,20 @@ def test_a_failed_fit_leaves_no_half_fitted_router(case: Any, table: Any, monkey
 
 
 @pytest.mark.parametrize("value", [-1.0, np.inf, np.nan, "much", None])
+def test_a_wrong_cost_weight_is_refused_when_it_is_set_after_the_fit(case: Any, table: Any, value: Any) -> None:
+    router, name = fitted(case, table), "cost_weight"
+    if "router" in router.get_params():
+        name = "router__cost_weight"
+    router.set_params(**{name: value})
+    calls = [lambda: router.predict_utility(table.fresh), lambda: router.route(table.fresh, random_state=0)]
+    if case.follows_limits:
+        calls += [lambda: router.predict(table.fresh), lambda: router.route(table.fresh, limit=Budget(mean_cost=0.01))]
+    for call in calls:
+        with pytest.raises(RouterInputError, match=r"cost_weight must be a finite number >= 0, got"):
+            call()
+
+
+@pytest.mark.parametrize("value", [-1.0, np.inf, np.nan, "much", None])
 def test_a_wrong_cost_weight_is_refused_at_fit(case: Any, table: Any, value: Any) -> None:
     router = case.make()
     if "cost_weight" not in router.get_params():

@@ -42,6 +42,8 @@ class ExpertAnswers:
         As given; None where the expert was not asked.
     right : array of shape (n, J)
         1 where the answer is the true label, 0 where it is not, NaN where the expert was not asked.
+    group : int array of shape (n,) or None
+        Queries that belong together: cross-fitting keeps them in one fold.
     """
 
     classes: NDArray[np.generic]
@@ -49,10 +51,12 @@ class ExpertAnswers:
     names: NDArray[np.generic]
     answer: NDArray[np.object_]
     right: NDArray[np.float64]
+    group: NDArray[np.intp] | None = None
 
     def take(self, rows: NDArray[np.intp]) -> ExpertAnswers:
         """The same of some of the queries."""
-        return replace(self, label=self.label[rows], answer=self.answer[rows], right=self.right[rows])
+        group = None if self.group is None else self.group[rows]
+        return replace(self, label=self.label[rows], answer=self.answer[rows], right=self.right[rows], group=group)
 
 
 def read_answers(y: ArrayLike, experts: Any, *, n: int, weight: NDArray[np.float64] | None = None) -> ExpertAnswers:

@@ -11,6 +11,7 @@ from scipy.special import logit
 from sklearn.linear_model import LogisticRegression
 
 from defer.estimators.deferral.answers import ExpertAnswers
+from defer.estimators.deferral.asked_model import population_weights
 from defer.estimators.deferral.expert_outcomes import outcome_weights
 from defer.estimators.deferral.own_model import check_cv, check_model, cross_fitted_probability, fit_own, take_sparse
 from defer.estimators.deferral.parameter_checks import check_flags
@@ -41,7 +42,8 @@ class ConfidenceDeferral(PricedDeferral):
         Pass the largest probability through a logistic curve in its log-odds (Platt scaling), fitted to whether the answer
         is right.  It changes no answer, only when one is trusted.
     cv : int, splitter or list of (train, test), default=5
-        Folds in which the curve gets probabilities of queries that the base has not seen.
+        Folds in which the curve gets probabilities of queries that the base has not seen; as for `PostHocDeferral`, also for
+        ``groups``.
     cost_weight : float, default=0.0
         Quality given up per US dollar.
     random_state : int, Generator, RandomState instance or None
@@ -58,6 +60,12 @@ class ConfidenceDeferral(PricedDeferral):
     mean_quality_ : array of shape (m,)
         Used for all arms but the first.
     calibration_ : LogisticRegression or None
+
+    Notes
+    -----
+    Where an expert was not asked on every query its quality is the mean weighted by inverse propensity.  Without propensities
+    answers are taken to be missing at random given the query: P(asked | x) is estimated by a logistic regression, or, where the
+    queries are no table of numbers, by the share of them on which the expert was asked.
 
     References
     ----------
@@ -113,7 +121,7 @@ class ConfidenceDeferral(PricedDeferral):
         X = as_features(X, owner="ConfidenceDeferral")
         self.base_, self.calibration_ = None, None
         self.own_quality_ = fit_right(self._base(), X, outcomes.quality[:, 0], weight[:, 0])
-        self._fit_means(outcomes.quality, weight)
+        self._fit_means(outcomes.quality, population_weights(X, outcomes))
 
     def _fit_answers(self, X: Any, answers: ExpertAnswers, outcomes: Outcomes) -> None:
         base, weight = self._base(), outcomes.sample_weight
@@ -131,7 +139,7 @@ class ConfidenceDeferral(PricedDeferral):
             if self.calibrated and 0.0 < right.mean() < 1.0:
                 curve = LogisticRegression(C=1e6, tol=1e-8)
                 self.calibration_ = curve.fit(_log_odds(seen), right > 0, sample_weight=weight)
-            self._fit_means(outcomes.quality, outcome_weights(outcomes))
+            self._fit_means(outcomes.quality, population_weights(X, outcomes))
 
         self._fit_outcomes(X, outcomes, learn=learn)
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from defer.exceptions import CostRangeError
 
-__all__ = ["CostScale", "cost_scale"]
+__all__ = ["CostScale", "cost_scale", "counted_cost"]
 
 Floats = NDArray[np.float64]
 
@@ -51,7 +51,7 @@ def cost_scale(cost: Floats, *, owner: str, names: Sequence[object], rescale: bo
     Parameters
     ----------
     cost : array of shape (n, m)
-        NaN = not observed.
+        NaN = not observed, or of no weight.
     owner : str
         Class that asks, for messages.
     names : sequence of m
@@ -83,3 +83,19 @@ def cost_scale(cost: Floats, *, owner: str, names: Sequence[object], rescale: bo
             "below; pass rescale=True, which maps the least and the largest of them to 0 and 1 and changes no decision"
         )
     return CostScale()
+
+
+def counted_cost(cost: Floats, weight: Floats) -> Floats:
+    """Costs of what has a weight; NaN elsewhere, so that what counts for nothing decides no scale.
+
+    Parameters
+    ----------
+    cost : array of shape (n, m)
+    weight : array of shape (n,) or (n, m)
+
+    Examples
+    --------
+    >>> counted_cost(np.array([[0.5, 4.5], [9.0, 9.0]]), np.array([1.0, 0.0])).tolist()
+    [[0.5, 4.5], [nan, nan]]
+    """
+    return np.where((weight[:, None] if weight.ndim == 1 else weight) > 0, cost, np.nan)

@@ -18,7 +18,15 @@ from sklearn.linear_model import Ridge
 
 from defer.estimators.deferral.linear import LinearScores
 
-__all__ = ["Bound", "CreditTotals", "at_least_some", "credit_bound", "credit_shares", "fit_credit_totals"]
+__all__ = [
+    "Bound",
+    "CreditTotals",
+    "at_least_some",
+    "credit_bound",
+    "credit_shares",
+    "fit_credit_totals",
+    "fit_ridge",
+]
 
 Floats = NDArray[np.float64]
 Bound = Literal["one", "sum", "largest"]
@@ -103,7 +111,7 @@ def fit_credit_totals(
     """
     m = cost.shape[1]
     if weight.ndim == 2:
-        parts = [_ridge(X, 1.0 - cost[:, [arm]], weight[:, arm], C) for arm in range(m)]
+        parts = [fit_ridge(X, 1.0 - cost[:, [arm]], weight[:, arm], C) for arm in range(m)]
         coef = np.vstack([np.sum([part.coef[0] for part in parts], axis=0), np.zeros(X.shape[1])])
         seen = weight > 0
         low, high = (np.where(seen, 1.0 - cost, empty) for empty in (np.inf, -np.inf))
@@ -112,7 +120,7 @@ def fit_credit_totals(
     b = credit_bound(cost, bound)
     table = np.hstack([(b - cost)[:, :n_summed].sum(axis=1, keepdims=True), b])
     seen = table[weight > 0]
-    return CreditTotals(_ridge(X, table, weight, C), seen.min(axis=0), seen.max(axis=0))
+    return CreditTotals(fit_ridge(X, table, weight, C), seen.min(axis=0), seen.max(axis=0))
 
 
 def credit_shares(scores: Floats, *, comp_sum: str = "cross_entropy", q: float = 0.7) -> Floats:
@@ -141,8 +149,22 @@ def credit_shares(scores: Floats, *, comp_sum: str = "cross_entropy", q: float =
     return np.asarray(softmax(sharpness.get(comp_sum, 1.0) * scores, axis=1))
 
 
-def _ridge(X: Any, table: Floats, weight: Floats, C: float) -> LinearScores:
-    """Ridge regression of every column; a column that is constant needs none."""
+def fit_ridge(X: Any, table: Floats, weight: Floats, C: float) -> LinearScores:
+    """Ridge regression of every column with penalty 1 / C; a column that is constant needs none.
+
+    Parameters
+    ----------
+    X : array or csr matrix of shape (n, d)
+    table : array of shape (n, m)
+    weight : array of shape (n,)
+        0 leaves a row out.
+    C : float
+
+    Examples
+    --------
+    >>> fit_ridge(np.zeros((2, 1)), np.array([[0.0, 3.0], [1.0, 3.0]]), np.ones(2), 1.0).scores(np.zeros((1, 1))).tolist()
+    [[0.5, 3.0]]
+    """
     rows = np.flatnonzero(weight > 0)
     coef, intercept = np.zeros((table.shape[1], X.shape[1])), table[rows[0]].astype(np.float64)
     moves = np.flatnonzero(np.ptp(table[rows], axis=0) > 0)

@@ -10,16 +10,19 @@ from numpy.typing import ArrayLike, NDArray
 
 from defer.estimators.deferral.answers import OWN, ExpertAnswers
 from defer.estimators.outcomes_input import Outcomes, read_outcomes, read_table, read_weight
-from defer.exceptions import DegenerateExpertWarning, RouterInputError
+from defer.exceptions import DegenerateExpertWarning, RouterInputError, SupportWarning
 from defer.portfolios.arm_matrix import ArmMatrix
 
 __all__ = ["cost_table", "expert_outcomes", "outcome_weights", "propensity_table"]
 
 Floats = NDArray[np.float64]
 
+# An effective number of answers below which their weighted mean says next to nothing.
+_LEAST_WORTH = 10.0
+
 
 def outcome_weights(outcomes: Outcomes) -> Floats:
-    """Weight of every outcome, shape (n, m): 0 where it was not observed.
+    """Weight of every outcome for models that take one arm at a time, shape (n, m): 0 where it was not observed.
 
     Parameters
     ----------
@@ -28,25 +31,26 @@ def outcome_weights(outcomes: Outcomes) -> Floats:
     Returns
     -------
     array of shape (n, m)
-        Sample weights, divided by the propensity of what was observed; where gaps are missing at random, by the share of
-        its column that was observed, so that an arm that is seldom seen counts as much as the others.
+        Sample weights.  Where propensities are given they are divided by them, and scaled so that those of every arm sum to
+        the weight of the queries on which it was observed: an answer counts as one, and the penalty of an arm that is seldom
+        seen is as strong as if nothing else had been.
 
     Examples
     --------
     >>> from defer.estimators.outcomes_input import read_outcomes
-    >>> outcome_weights(read_outcomes([[1.0, np.nan], [0.0, 1.0]], n=2)).tolist()
-    [[1.0, 0.0], [1.0, 2.0]]
+    >>> outcome_weights(read_outcomes([[1.0, np.nan], [0.0, 1.0], [1.0, 1.0]], n=3, propensity=[0.25, 1.0, 1.0])).tolist()
+    [[2.0, 0.0], [0.5, 1.0], [0.5, 1.0]]
     """
     seen = np.isfinite(outcomes.quality)
-    n = len(seen)
-    if outcomes.cell_propensity is not None:
-        row = np.ones(n) if outcomes.sample_weight is None else outcomes.sample_weight
-        return np.where(seen, row[:, None] / outcomes.cell_propensity, 0.0)
-    row = np.ones(n) if outcomes.weight is None else outcomes.weight
+    row = np.ones(len(seen)) if outcomes.sample_weight is None else outcomes.sample_weight
     weight = np.where(seen, row[:, None], 0.0)
-    if outcomes.weighting == "missing at random":
-        weight /= weight.sum(axis=0) / row.sum()
-    return weight
+    if outcomes.weighting != "inverse propensity":
+        return weight
+    if outcomes.cell_propensity is not None:
+        odds = weight / outcomes.cell_propensity
+    else:
+        odds = np.where(seen, (row if outcomes.weight is None else outcomes.weight)[:, None], 0.0)
+    return odds * (weight.sum(axis=0) / odds.sum(axis=0))
 
 
 def _warn_of_degenerate_experts(answers: ExpertAnswers, weight: Floats | None) -> None:
@@ -62,6 +66,21 @@ def _warn_of_degenerate_experts(answers: ExpertAnswers, weight: Floats | None) -
                 DegenerateExpertWarning,
                 stacklevel=4,
             )
+
+
+def _warn_of_little_support(answers: ExpertAnswers, chance: Floats, weight: Floats | None) -> None:
+    asked, row = np.isfinite(answers.right), np.ones(len(chance)) if weight is None else weight
+    odds = np.where(asked, row[:, None] / chance, 0.0)
+    worth = odds.sum(axis=0) ** 2 / (odds**2).sum(axis=0)
+    for column in np.flatnonzero(worth < _LEAST_WORTH):
+        count, largest = int((odds[:, column] > 0).sum()), odds[:, column].max() / odds[:, column].sum()
+        warnings.warn(
+            f"propensity: the {count} answers of expert {str(answers.names[column])!r} are worth {worth[column]:.1f} (effective "
+            f"sample size of their inverse propensities), and one of them has {largest:.0%} of the weight; raise the smallest "
+            "propensities, as in np.clip(propensity, 0.05, 1), or have more answers",
+            SupportWarning,
+            stacklevel=4,
+        )
 
 
 def expert_outcomes(
@@ -84,6 +103,8 @@ def expert_outcomes(
     -----
     DegenerateExpertWarning
         If an expert is right in all, or in none, of its answers that have a positive weight.
+    SupportWarning
+        If the answers of an expert, weighted by propensity, are worth fewer than ten: (sum w)^2 / sum w^2 < 10.
 
     Examples
     --------
@@ -104,6 +125,7 @@ def expert_outcomes(
     if np.isfinite(answers.right).all():
         return outcomes
     cells = np.column_stack([np.ones(n), chance])
+    _warn_of_little_support(answers, cells[:, 1:], outcomes.sample_weight)
     return replace(outcomes, weight=outcomes.sample_weight, weighting="inverse propensity", cell_propensity=cells)
 
 

@@ -7,6 +7,7 @@ its other arms are the experts; as a classifier it gives the answer of whichever
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -16,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from defer.estimators.base import BaseRouter
 from defer.estimators.deferral.answers import ExpertAnswers, read_answers
 from defer.estimators.deferral.expert_outcomes import expert_outcomes
+from defer.estimators.deferral.panel_tables import group_codes
 from defer.estimators.deferral.system_answers import refuse_labels, system_answer, system_log, system_utility
 from defer.estimators.outcomes_input import Outcomes, read_weight
 from defer.estimators.queries import n_queries
@@ -42,7 +44,7 @@ class BaseDeferral(BaseRouter):
     """
 
     __metadata_request__fit = {  # noqa: RUF012
-        "experts": True, "cost": True, "propensity": True, "sample_weight": True,
+        "experts": True, "cost": True, "propensity": True, "sample_weight": True, "groups": True,
     }  # fmt: skip
 
     __metadata_request__score = {  # noqa: RUF012
@@ -52,6 +54,8 @@ class BaseDeferral(BaseRouter):
     __metadata_request__predict = {"experts": True, "routing": True}  # noqa: RUF012
 
     label_classes_: NDArray[np.generic]
+    # Of the queries of a table of outcomes, while they are fitted; answers carry theirs.
+    _groups: NDArray[np.intp] | None = None
 
     def fit(
         self,
@@ -62,6 +66,7 @@ class BaseDeferral(BaseRouter):
         cost: ArrayLike | None = None,
         propensity: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
     ) -> Self:
         """Fit on true labels and the answers of experts, or on a table of outcomes.
 
@@ -80,12 +85,18 @@ class BaseDeferral(BaseRouter):
         propensity : array of shape (n,) or (n, J), or frame, optional
             Probability with which an expert was asked; read where it was.  Its answers are weighted by the inverse, unless
             every expert was asked on every query: complete answers are not weighted.
-            Without it, gaps are read as missing at random: an expert was asked with one probability, whatever the query and
-            whatever it would have answered.  Where only the query decided who was asked, estimators that model every expert
-            by itself (one-vs-all, post-hoc) stay right, and those that weigh them against each other (softmax, two-stage)
-            need the propensity.  Without `experts` as for `BaseRouter.fit`.
+            Without it, gaps are read as missing at random given the query: who was asked may depend on what the model sees of
+            the query, and not on what the expert would have answered.  Where arms share a term of the loss or a network
+            (softmax, two-stage, "partial"), P(asked | x) is then estimated, by a logistic regression for every expert on the
+            same features, and takes the place of the propensity; experts that are modelled by themselves (one-vs-all,
+            "plug_in", "regression") need no weight.  Without `experts` as for `BaseRouter.fit`, and gaps are read in the same
+            way.
         sample_weight : array of shape (n,), optional
             A weight of k is worth k equal rows.
+        groups : array of shape (n,), optional
+            Queries that belong together, such as those of one patient: an estimator that cross-fits its base (`PostHocDeferral`,
+            `LearnedTriage`, `ConfidenceDeferral`) keeps them in one fold; the others do not need them.  Where none are given,
+            and folds are a number, equal texts are kept together.
 
         Returns
         -------
@@ -95,7 +106,7 @@ class BaseDeferral(BaseRouter):
         ------
         RouterInputError
             On shapes that do not match, one class in `y`, an expert without any answer, answers of another kind than `y`,
-            gaps written as text, negative costs, or propensities outside (0, 1].
+            gaps written as text, negative costs, propensities outside (0, 1], or a row without a group.
 
         Warns
         -----
@@ -103,16 +114,24 @@ class BaseDeferral(BaseRouter):
             If an answer is no class of `y`: it counts as wrong.
         DegenerateExpertWarning
             If an expert is right in all, or in none, of its answers.
+        SupportWarning
+            If the answers of an expert, weighted by propensity, are worth fewer than ten.
         """
         for name in ("label_classes_", "arms_"):
             if hasattr(self, name):
                 delattr(self, name)
         if experts is None:
-            return super().fit(X, y, cost=cost, propensity=propensity, sample_weight=sample_weight)
+            self._groups = None if groups is None else group_codes(groups, n=n_queries(X))
+            try:
+                return super().fit(X, y, cost=cost, propensity=propensity, sample_weight=sample_weight)
+            finally:
+                del self._groups
         X = self._check_queries(X, reset=True)
         n = n_queries(X)
         answers = read_answers(y, experts, n=n, weight=read_weight(sample_weight, n=n))
         outcomes = expert_outcomes(answers, cost=cost, propensity=propensity, sample_weight=sample_weight)
+        if groups is not None:
+            answers = replace(answers, group=group_codes(groups, n=n))
         self._fit_answers(X, answers, outcomes)
         if not hasattr(self, "label_classes_"):  # a predictor of its own may know labels that y does not hold
             self.label_classes_ = answers.classes

@@ -56,7 +56,7 @@ def imputed_outcomes(
     owner, role : str
         Class that asks, and its parameter that `model` is, for messages.
     missing : {"at_random", "impute"}
-        "at_random" leaves the gaps, and the weights that make up for them.
+        "at_random" leaves the gaps, for which the estimator makes up.
     model : classifier or None
         For `impute_right`; checked whether it is used or not.
     random_state : int, Generator, RandomState instance or None
@@ -85,10 +85,20 @@ def imputed_outcomes(
         check_model(owner, role, model)
     if missing == "at_random" or np.isfinite(answers.right).all():
         return outcomes
-    return as_sure_outcomes(outcomes, impute_right(X, answers, expert_model=model, random_state=random_state))
+    right = impute_right(
+        X, answers, expert_model=model, sample_weight=outcomes.sample_weight, random_state=random_state
+    )
+    return as_sure_outcomes(outcomes, right)
 
 
-def impute_right(X: Any, answers: ExpertAnswers, *, expert_model: Any = None, random_state: Any = None) -> Floats:
+def impute_right(
+    X: Any,
+    answers: ExpertAnswers,
+    *,
+    expert_model: Any = None,
+    sample_weight: Floats | None = None,
+    random_state: Any = None,
+) -> Floats:
     """Whether each expert is right, with probabilities where an expert was not asked.
 
     Assumes that answers are missing at random given query and label: among queries of one (x, y), those on which the expert
@@ -103,6 +113,8 @@ def impute_right(X: Any, answers: ExpertAnswers, *, expert_model: Any = None, ra
     answers : ExpertAnswers
     expert_model : classifier, optional
         P(expert right | x, y), cloned for each expert and fitted on [x, one-hot y]; default `LogisticRegression`.
+    sample_weight : array of shape (n,), optional
+        Of the queries.
     random_state : int, Generator, RandomState instance or None
         Given to an `expert_model` that has such a parameter and leaves it None.
 
@@ -110,7 +122,8 @@ def impute_right(X: Any, answers: ExpertAnswers, *, expert_model: Any = None, ra
     -------
     array of shape (n, J)
         0 or 1 where the expert was asked, as in `answers`; else in [0, 1].  For an expert with less than twenty answers, or
-        with one outcome in all of them, (r + 1) / (k + 2) for r right ones among k.
+        with one outcome in all of them, (r + 1) / (k + 2) for r right ones among k that have a
+        weight; r by weight.
 
     Raises
     ------
@@ -130,19 +143,22 @@ def impute_right(X: Any, answers: ExpertAnswers, *, expert_model: Any = None, ra
         model = clone(model).set_params(random_state=seed_of(random_state))
     table = _query_and_label(X, answers)
     right = answers.right.copy()
+    weight = np.ones(len(right)) if sample_weight is None else sample_weight
     for column in range(right.shape[1]):
         given = answers.right[:, column]
         gaps = np.flatnonzero(np.isnan(given))
         if len(gaps):
-            right[gaps, column] = _expected(model, table, given, gaps)
+            right[gaps, column] = _expected(model, table, given, weight, gaps)
     return right
 
 
-def _expected(model: Any, table: Any, given: Floats, gaps: NDArray[np.intp]) -> Floats:
-    known = given[np.isfinite(given)]
-    if len(known) < _FEW or known.min() == known.max():
-        return np.full(len(gaps), (known.sum() + 1.0) / (len(known) + 2.0))
-    return fit_right(model, table, given, np.ones(len(given))).predict(table[gaps])
+def _expected(model: Any, table: Any, given: Floats, weight: Floats, gaps: NDArray[np.intp]) -> Floats:
+    rows = np.flatnonzero(np.isfinite(given) & (weight > 0))
+    known, count = given[rows], len(rows)
+    if count < _FEW or known.min() == known.max():
+        share = np.average(known, weights=weight[rows]) if count else 0.5
+        return np.full(len(gaps), (count * share + 1.0) / (count + 2.0))
+    return fit_right(model, table, given, weight).predict(table[gaps])
 
 
 def _query_and_label(X: Any, answers: ExpertAnswers) -> Any:

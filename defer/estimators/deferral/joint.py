@@ -7,6 +7,7 @@ outcomes the actions are the arms themselves, and the surrogate is one of cost-s
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,19 +16,24 @@ from numpy.typing import NDArray
 
 from defer.estimators.base import check_cost_weight
 from defer.estimators.deferral.answers import ExpertAnswers
-from defer.estimators.deferral.cost_scale import CostScale, cost_scale
+from defer.estimators.deferral.cost_scale import CostScale, cost_scale, counted_cost
 from defer.estimators.deferral.credit import Bound, credit_bound, credit_shares, fit_credit_totals
 from defer.estimators.deferral.observed import filled_cost, row_or_cell_weights, warn_of_no_credit
 from defer.estimators.deferral.parameter_checks import check_choices, check_flags
 from defer.estimators.deferral.pricing import PricedDeferral
 from defer.estimators.deferral.query_features import as_features
-from defer.estimators.deferral.score_learner import ClassifierForm, ScoreLearner, Scores, n_iterations, takes_sparse
+from defer.estimators.deferral.score_learner import (
+    ClassifierForm,
+    ScoreLearner,
+    Scores,
+    followed,
+    n_iterations,
+    takes_sparse,
+)
 from defer.estimators.deferral.score_problem import ScoreProblem
 from defer.estimators.outcomes_input import Outcomes
-from defer.estimators.routing import Routing
 from defer.exceptions import RouterInputError
 from defer.losses import SURROGATES, asymmetric_softmax_readout, deferral_cost, ova_readout, softmax_readout
-from defer.portfolios.limits import Budget, Limit, QualityTarget
 
 __all__ = ["JointDeferral"]
 
@@ -38,6 +44,8 @@ _PER_ACTION = ("softmax", "ova", "asymmetric_softmax")
 _ORDER_ONLY = ("realizable", "rl2d")
 # Beyond this a read-out says "certainly"; products with it stay finite.
 _LARGEST_READOUT = 1e100
+# What rounding leaves of a derivative.
+_FINEST_TOL = 1e-10
 
 
 class JointDeferral(PricedDeferral):
@@ -99,48 +107,28 @@ class JointDeferral(PricedDeferral):
         X = as_features(self._check_fitted_queries(X), owner=type(self).__name__)
         return self.model_.scores(X)
 
-    def route(self, X: Any, *, limit: Limit | None = None, random_state: Any = None) -> Routing:
-        """Route a batch of queries, as `BaseRouter.route` does.
-
-        Parameters
-        ----------
-        X : n queries, as for `fit`
-        limit : Limit, optional
-            Holds for this batch.
-        random_state : int, Generator, RandomState instance or None
-            Draws the randomised group, if the limit needs one.
-
-        Returns
-        -------
-        Routing
-
-        Raises
-        ------
-        RouterInputError
-            Also for a `Budget` or `QualityTarget` under "realizable" and "rl2d", whose scores are an order and no quality.
-        """
-        if isinstance(limit, (Budget, QualityTarget)) and self.surrogate in _ORDER_ONLY:
-            raise RouterInputError(
-                f"{type(self).__name__}: a {type(limit).__name__} weighs quality against cost, and surrogate={self.surrogate!r} gives "
-                "an order of queries and no quality; use a Share, or a surrogate with a read-out: "
-                f"{_quoted(self._offered(name for name in SURROGATES if _reads_quality(name)))}"
-            )
-        return super().route(X, limit=limit, random_state=random_state)
+    @property
+    def _order_only(self) -> tuple[str, str] | None:
+        if self.surrogate not in _ORDER_ONLY:
+            return None
+        instead = _quoted(self._offered(name for name in SURROGATES if _reads_quality(name)))
+        return f"surrogate={self.surrogate!r}", f"a surrogate with a read-out: {instead}"
 
     def _fit(self, X: Any, outcomes: Outcomes) -> None:
         X = as_features(X, owner=type(self).__name__)
         self._check_choices()
         self._check_pricing(outcomes)
-        cost, weight = 1.0 - outcomes.quality, row_or_cell_weights(outcomes)
+        cost, weight = 1.0 - outcomes.quality, self._weights(X, outcomes, alone=("ova",))
+        self._learn_cost(X, outcomes)
         if self._trains_on_costs(outcomes):
-            cost = cost + self.cost_weight * filled_cost(outcomes, self.mean_cost_)
+            cost = cost + self.cost_weight * filled_cost(outcomes, self._cost_at(X))
         if weight.ndim == 2 and self.surrogate not in _PER_ACTION:
             raise RouterInputError(
                 f"{type(self).__name__}: surrogate={self.surrogate!r} needs every outcome observed, and "
                 f"{np.isnan(outcomes.quality).sum()} of {outcomes.quality.size} are not; take {_quoted(self._offered(_PER_ACTION))}"
             )
         self.n_classes_ = 0
-        cost = self._rescaled(cost, outcomes.arms.tolist())
+        cost = self._rescaled(cost, weight, outcomes.arms.tolist())
         self.model_ = self._learn(X, cost, weight, n_experts=0)
         self.totals_ = None
         if self.surrogate != "ova":
@@ -163,19 +151,26 @@ class JointDeferral(PricedDeferral):
         self._check_pricing(outcomes)
         k = len(answers.classes)
         cost = deferral_cost(answers.label, 1.0 - outcomes.quality[:, 1:], n_classes=k)
+        self._learn_cost(X, outcomes)
         if self._trains_on_costs(outcomes):
-            price = self.cost_weight * filled_cost(outcomes, self.mean_cost_)
+            price = self.cost_weight * filled_cost(outcomes, self._cost_at(X))
             cost = cost + np.column_stack([np.repeat(price[:, :1], k, axis=1), price[:, 1:]])
-        weight = row_or_cell_weights(outcomes)
+        weight = self._weights(X, outcomes, alone=("ova", "asymmetric_softmax"))
         if weight.ndim == 2:
             weight, cost = self._action_weights(weight, cost, k)
         self.n_classes_ = k
-        cost = self._rescaled(cost, [*answers.classes.tolist(), *answers.names.tolist()])
+        cost = self._rescaled(cost, weight, [*answers.classes.tolist(), *answers.names.tolist()])
         self.model_ = self._learn(X, cost, weight, n_experts=cost.shape[1] - k)
         self.totals_ = None
         if self.surrogate not in (*_ORDER_ONLY, "ova", "asymmetric_softmax"):
             row = weight if weight.ndim == 1 else weight[:, 0]
             self.totals_ = fit_credit_totals(X, cost, row, bound=self._bound, C=self.C, n_summed=k)
+
+    def _weights(self, X: Any, outcomes: Outcomes, *, alone: tuple[str, ...]) -> Floats:
+        """Weights of queries or outcomes; under the surrogates `alone` an arm shares nothing but a network with others."""
+        linear = isinstance(self.estimator, str) and self.estimator == "linear"
+        apart = self.surrogate in alone and (linear or hasattr(self.estimator, "predict_proba"))
+        return row_or_cell_weights(outcomes, None if apart else X)
 
     def _action_weights(self, weight: Floats, cost: Floats, k: int) -> tuple[Floats, Floats]:
         """Weights of classes and experts where experts were asked on some queries only."""
@@ -190,7 +185,8 @@ class JointDeferral(PricedDeferral):
         # Classes and expert share one term: the queries on which the expert was asked stand for all.
         return weight[:, 1], cost
 
-    def _rescaled(self, cost: Floats, names: list[Any]) -> Floats:
+    def _rescaled(self, cost: Floats, weight: Floats, names: list[Any]) -> Floats:
+        cost = counted_cost(cost, weight)
         what = "1 - quality + cost_weight * cost" if self.trained_cost_weight_ else "1 - quality"
         if self.surrogate == "cost_sensitive" and not self.rescale and np.nanmin(cost) >= 0:
             self.scale_ = CostScale()
@@ -203,9 +199,13 @@ class JointDeferral(PricedDeferral):
         # alpha weighs the label by whether the expert is right: without experts it has nothing to do.
         name = "softmax" if self.surrogate == "softmax_alpha" and not n_experts else self.surrogate
         options = self._surrogate_options() if name == self.surrogate else {}
-        loss = partial(_surrogate_loss, SURROGATES[name].loss, n_experts, options)
-        softmax = partial(_surrogate_loss, SURROGATES["softmax"].loss, n_experts, {})
-        start = None if SURROGATES[name].convex else ScoreProblem(cost, weight, softmax)
+
+        def problem(name: str, **options: Any) -> ScoreProblem:
+            return ScoreProblem(cost, weight, partial(_surrogate_loss, SURROGATES[name].loss, n_experts, options))
+
+        paths = [] if SURROGATES[name].convex else [[problem("softmax")]]
+        if name == "rl2d":
+            paths.append(followed(options["q"], lambda q: problem("rl2d", q=q)))
         cell = weight[:, None] if weight.ndim == 1 else weight
         form = None
         if name == "ova":
@@ -213,7 +213,11 @@ class JointDeferral(PricedDeferral):
         elif name in ("softmax", "cost_sensitive"):
             form = ClassifierForm(cell * (credit_bound(cost, self._bound) - cost))
             warn_of_no_credit(form.credit, weight, owner=type(self).__name__)
-        model = self._learner.fit(X, ScoreProblem(cost, weight, loss), form=form, convex_start=start)
+        # The derivatives of an arm that was seldom observed are a small part of the whole, and as small must be what is left.
+        share = 1.0 if weight.ndim == 1 else float(weight.sum(axis=0).min() / weight.sum(axis=0).max())
+        learner = replace(self._learner, tol=max(self.tol * share, min(self.tol, _FINEST_TOL)))
+        smooth = name != "asymmetric_softmax"  # whose largest class score has kinks
+        model = learner.fit(X, problem(name, **options), form=form, paths=paths, smooth=smooth)
         self.n_iter_ = n_iterations(model)
         return model
 
@@ -228,7 +232,7 @@ class JointDeferral(PricedDeferral):
             action = ova_readout(scores, n_experts=0).class_probability
         else:
             action = self.totals_.utility(credit_shares(scores), X)
-        return self.scale_.utility(action) + self.trained_cost_weight_ * self.mean_cost_
+        return self.scale_.utility(action) + self.trained_cost_weight_ * self._cost_at(X)
 
     def _answer_credit(self, scores: Floats, X: Any) -> Floats:
         """1 - E[scaled cost] of classes and experts; for surrogates without a read-out their softmax, which is an order."""

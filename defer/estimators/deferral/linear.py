@@ -1,13 +1,16 @@
 """Linear scores, one per action, fitted by L-BFGS on the exact gradient of a surrogate.
 
 The objective is scaled as `LogisticRegression` scales its own: mean surrogate plus |coef|^2 / (2 C W), W the total weight,
-intercepts free.  With cross-entropy and one-hot credit it is the same problem, and has the same solution.  Where a finer
-gradient is asked for than differences of objectives can show, Newton steps on the gradient itself finish the work.
+intercepts free.  With cross-entropy and one-hot credit it is the same problem, and has the same solution.  The search goes over
+coefficients of features that are centred and brought to one scale, which is another way to write the same problem; features
+are never copied for it.  Where a finer gradient is asked for than differences of objectives can show, Newton steps on the
+gradient itself finish the work.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,9 +27,12 @@ __all__ = ["LinearScores", "fit_linear_scores"]
 
 Floats = NDArray[np.float64]
 
-# Where L-BFGS gave up with derivatives below this, rounding of the objective stopped it, and it is close to the optimum.
-_NEARLY_FLAT = 1e-5
 _MOST_NEWTON_STEPS = 5
+_ROUNDING = 1e-10
+# The logistic loss bends by at most this much, which makes a penalty and the spread of a feature comparable.
+_BEND = 0.25
+# Rows that are looked at together; a few MB of float64 at a time.
+_BLOCK = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +65,15 @@ class LinearScores:
 
 
 def fit_linear_scores(
-    X: Any, problem: ScoreProblem, *, C: float, max_iter: int, tol: float, start: LinearScores | None = None
+    X: Any,
+    problem: ScoreProblem,
+    *,
+    C: float,
+    max_iter: int,
+    tol: float,
+    start: LinearScores | None = None,
+    paths: Sequence[Sequence[ScoreProblem]] = (),
+    smooth: bool = True,
 ) -> LinearScores:
     """Minimise mean surrogate + |coef|^2 / (2 C W) over coefficients and intercepts.
 
@@ -74,19 +88,26 @@ def fit_linear_scores(
     max_iter : int
         Most iterations.
     tol : float
-        Stop where no partial derivative of the objective exceeds it.
+        Stop where no derivative of the objective exceeds it, by an intercept, or by a coefficient that is measured in units
+        of the spread of its feature.
     start : LinearScores, optional
         Where to start; by default at zero.
+    paths : sequence of sequences of ScoreProblem, optional
+        For a surrogate that is not convex: the problems of a path are solved one after the other, each from the solution of the
+        one before, and the solution of the last is one more start.  The fit of lowest objective is kept, the first of equals.
+    smooth : bool, default=True
+        Whether the derivatives of the loss vanish at its minimum; where they jump, as those of the hinge loss, their size tells
+        nothing, and only of too few iterations is warned.
 
     Returns
     -------
     LinearScores
-        For a convex surrogate the optimum, up to `tol`; else a stationary point that depends on `start`.
+        For a convex surrogate the optimum, up to `tol`; else a stationary point that depends on where it was started.
 
     Warns
     -----
     ConvergenceWarning
-        If `max_iter` was reached.
+        If a derivative exceeds `tol` where the search ended, of the fit that is kept.
 
     Examples
     --------
@@ -98,23 +119,95 @@ def fit_linear_scores(
     >>> fitted.coef[0] < 0 < fitted.coef[1]
     array([ True])
     """
-    objective = _Objective(X, problem, C)
-    begin = np.zeros(objective.shape) if start is None else np.column_stack([start.coef, start.intercept])
-    # The gradient alone decides when to stop: a small decrease may be a slow stretch of the way.
-    options = {"maxiter": max_iter, "gtol": tol, "ftol": 0.0, "maxls": 50, "maxfun": 50 * max_iter}
-    found = minimize(objective, begin.ravel(), jac=True, method="L-BFGS-B", options=options)
-    theta, value, slope = found.x, float(found.fun), np.abs(found.jac).max()
-    if found.status == 1:
+    frame = _Frame.of(X, problem, C)
+    begin = None if start is None else np.column_stack([start.coef, start.intercept])
+    options: dict[str, Any] = {"C": C, "max_iter": max_iter, "tol": tol, "smooth": smooth}
+    found = _search(X, problem, frame, begin, **options)
+    for path in paths:
+        theta = begin
+        for step in path:
+            theta = _search(X, step, frame, theta, **options).theta
+        other = _search(X, problem, frame, theta, **options)
+        found = other if other.value < found.value else found
+    if found.slope > tol and (smooth or found.cut):
+        ended = (
+            f"after {found.n_iter} iterations"
+            if found.cut
+            else f"in a search without progress ({found.n_iter} iterations)"
+        )
         warnings.warn(
-            f"L-BFGS stopped after {found.nit} iterations with a derivative of {slope:.2g}, above tol={tol:g}: raise max_iter, "
-            "scale the features, or lower C",
+            f"L-BFGS stopped {ended} with a derivative of {found.slope:.2g}, above tol={tol:g}: "
+            f"{'raise max_iter, ' if found.cut else ''}scale the features (StandardScaler), lower C, or raise tol",
             ConvergenceWarning,
             stacklevel=2,
         )
-    elif tol < slope < _NEARLY_FLAT:
-        theta, value = _newton(objective, theta, value, tol)
-    theta = theta.reshape(objective.shape)
-    return LinearScores(theta[:, :-1].copy(), theta[:, -1].copy(), value, int(found.nit))
+    return LinearScores(found.theta[:, :-1].copy(), found.theta[:, -1].copy(), found.value, found.n_iter)
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """Where a search ended: parameters (m, d + 1), objective, largest derivative, and whether iterations ran out."""
+
+    theta: Floats
+    value: float
+    slope: float
+    n_iter: int
+    cut: bool
+
+
+def _search(
+    X: Any,
+    problem: ScoreProblem,
+    frame: _Frame,
+    begin: Floats | None,
+    *,
+    C: float,
+    max_iter: int,
+    tol: float,
+    smooth: bool,
+) -> _Found:
+    objective = _Framed(_Objective(X, problem, C), frame)
+    begin = np.zeros(objective.shape) if begin is None else frame.inside(begin)
+    # The gradient alone decides when to stop: a small decrease may be a slow stretch of the way.
+    options = {"maxiter": max_iter, "gtol": tol, "ftol": 0.0, "maxls": 50, "maxfun": 50 * max_iter}
+    found = minimize(objective, begin.ravel(), jac=True, method="L-BFGS-B", options=options)
+    inside, value, slope = found.x, float(found.fun), float(np.abs(found.jac).max())
+    cut = found.status == 1
+    if slope > tol and smooth and not cut:
+        inside, value, slope = _newton(objective, inside, value, tol)
+    return _Found(frame.outside(inside.reshape(objective.shape)), value, slope, int(found.nit), cut)
+
+
+@dataclass(frozen=True, eq=False)
+class _Frame:
+    """Centred and scaled features, as a change of parameters: coefficients in units of 1 / scale, intercepts at the centre.
+
+    Attributes
+    ----------
+    centre, scale : arrays of shape (d,)
+    """
+
+    centre: Floats
+    scale: Floats
+
+    @classmethod
+    def of(cls, X: Any, problem: ScoreProblem, C: float) -> _Frame:
+        weight = problem.weight if problem.weight.ndim == 1 else problem.weight.mean(axis=1)
+        centre, variance = _moments(X, weight)
+        return cls(centre, np.sqrt(variance + 1.0 / (_BEND * C * problem.total_weight)))
+
+    def outside(self, inside: Floats) -> Floats:
+        """Coefficients and intercepts of the features as they are, from those of the search; both (m, d + 1)."""
+        coef = inside[:, :-1] / self.scale
+        return np.column_stack([coef, inside[:, -1] - coef @ self.centre])
+
+    def inside(self, theta: Floats) -> Floats:
+        """The inverse of `outside`."""
+        return np.column_stack([theta[:, :-1] * self.scale, theta[:, -1] + theta[:, :-1] @ self.centre])
+
+    def pulled_in(self, slope: Floats) -> Floats:
+        """Derivatives by the parameters of the search, from those by `outside`."""
+        return np.column_stack([(slope[:, :-1] - slope[:, -1:] * self.centre) / self.scale, slope[:, -1]])
 
 
 class _Objective:
@@ -154,8 +247,31 @@ class _Objective:
         return slope.ravel()
 
 
-def _newton(objective: _Objective, theta: Floats, value: float, tol: float) -> tuple[Floats, float]:
-    """Newton steps while they shrink the gradient; none for a loss without a Hessian."""
+class _Framed:
+    """The objective as a function of the parameters of the search."""
+
+    def __init__(self, objective: _Objective, frame: _Frame) -> None:
+        self.objective, self.frame, self.shape = objective, frame, objective.shape
+
+    def __call__(self, flat: Floats) -> tuple[float, Floats]:
+        value, slope = self.objective(self._outside(flat))
+        return value, self._pulled_in(slope)
+
+    def hessian(self, flat: Floats) -> LinearOperator:
+        inner = self.objective.hessian(self._outside(flat))
+        return LinearOperator(
+            inner.shape, matvec=lambda v: self._pulled_in(inner @ self._outside(np.ravel(v))), dtype=np.float64
+        )
+
+    def _outside(self, flat: Floats) -> Floats:
+        return self.frame.outside(flat.reshape(self.shape)).ravel()
+
+    def _pulled_in(self, slope: Floats) -> Floats:
+        return self.frame.pulled_in(slope.reshape(self.shape)).ravel()
+
+
+def _newton(objective: _Framed, theta: Floats, value: float, tol: float) -> tuple[Floats, float, float]:
+    """Newton steps while they shrink the gradient and lift nothing; none for a loss without a Hessian."""
     slope = objective(theta)[1]
     for _ in range(_MOST_NEWTON_STEPS):
         try:
@@ -163,12 +279,30 @@ def _newton(objective: _Objective, theta: Floats, value: float, tol: float) -> t
         except LossInputError:
             break
         after, turned = objective(theta + step)
-        if not np.abs(turned).max() < np.abs(slope).max():
+        # Rounding may lift the objective a little at its minimum; a step to a saddle point would lift it more.
+        if not np.abs(turned).max() < np.abs(slope).max() or after > value + _ROUNDING * abs(value):
             break
         theta, value, slope = theta + step, after, turned
         if np.abs(slope).max() <= tol:
             break
-    return theta, value
+    return theta, value, float(np.abs(slope).max())
+
+
+def _moments(X: Any, weight: Floats) -> tuple[Floats, Floats]:
+    """Mean and variance of every feature, each (d,), over the rows by their weight."""
+    mass = weight.sum()
+    if not isinstance(X, np.ndarray):
+        mean = np.asarray(weight @ X, dtype=np.float64) / mass
+        return mean, np.maximum(np.asarray(weight @ X.multiply(X)).ravel() / mass - mean**2, 0.0)
+    # The distance to some row is what is squared: squares of a large offset would swallow the spread.
+    origin = X[int(weight.argmax())].astype(np.float64)
+    first, second = np.zeros(X.shape[1]), np.zeros(X.shape[1])
+    for begin in range(0, len(X), _BLOCK):
+        rows = slice(begin, begin + _BLOCK)
+        away = X[rows] - origin
+        first += weight[rows] @ away
+        second += np.einsum("i,ij,ij->j", weight[rows], away, away)
+    return origin + first / mass, np.maximum(second / mass - (first / mass) ** 2, 0.0)
 
 
 def _product(X: Any, coef: Floats) -> Floats:

@@ -25,9 +25,11 @@ class MultiExpertDeferral(JointDeferral):
     estimator : {"linear", "mlp"}, torch module or scikit-learn classifier, default="linear"
         As for `SingleStageDeferral`.
     missing : {"at_random", "impute"}, default="at_random"
-        What is assumed of experts who were not asked.  "at_random": whether an expert was asked has nothing to do with
-        what it would have answered; its term is left out, and the observed ones stand for all, or are weighted by
-        ``propensity`` where it is given to `fit`.  "impute": who is asked may depend on query and label, and P(right | x, y)
+        What is assumed of experts who were not asked.  "at_random": given the query, whether an expert was asked has nothing
+        to do with what it would have answered; its term is left out.  Under "softmax", and in a network, where experts share
+        what is learned, the observed terms are weighted by the inverse of P(asked | x), which is estimated by a logistic
+        regression for every expert; one-vs-all scores of a linear model or of classifiers need no weight.  A ``propensity`` that
+        is given to `fit` weighs in both cases.  "impute": who is asked may depend on query and label, and P(right | x, y)
         of an expert model stands where an answer is missing; that model has to be right, and propensities are not used.
         It concerns answers alone: gaps of a table of outcomes are always missing at random, or weighted.
     expert_model : classifier, optional
@@ -39,10 +41,12 @@ class MultiExpertDeferral(JointDeferral):
     cost_weight : float, default=0.0
         Quality given up per US dollar: utility = quality - cost_weight * cost.
     rescale : bool, default=False
-        Map the least and the largest cost that the surrogate sees to 0 and 1, where they lie outside.
+        Map the least and the largest cost that the surrogate sees to 0 and 1, wherever they lie; else a cost outside [0, 1] is
+        an error.
     max_iter : int, default=1000
     tol : float, default=1e-4
-        Of the linear model: stop where no derivative of the objective exceeds it.
+        Of the linear model: stop where no derivative of the objective exceeds it, by a coefficient in units of the spread of its
+        feature; warns where it is not reached.
     hidden : int or sequence of int, default=(64,)
     learning_rate : float, default=3e-3
     max_epochs : int, default=200
@@ -60,8 +64,12 @@ class MultiExpertDeferral(JointDeferral):
 
     Notes
     -----
+    A read-out is as calibrated as the scores are well specified: where no linear scores fit, as with six specialists of regions,
+    own quality came out .10 ("ova") and .13 ("softmax") too low, and that of experts by "softmax" .06 to .09 too high.  Under a limit or
+    a price that matters; compare with accuracies on fresh queries, or take another estimator.
+
     Dropping the terms of experts who were not asked is harmless for "ova", whose columns do not meet; under "softmax" the
-    coupled read-outs are consistent only if gaps are missing at random, or propensities are given.
+    coupled read-outs are as good as the propensities, given or estimated.
 
     References
     ----------

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from defer.estimators.deferral.asked_model import population_weights
 from defer.estimators.deferral.expert_outcomes import outcome_weights
 from defer.estimators.outcomes_input import Outcomes
 from defer.exceptions import DeferWarning
@@ -17,8 +19,15 @@ __all__ = ["as_sure_outcomes", "filled_cost", "row_or_cell_weights", "warn_of_no
 Floats = NDArray[np.float64]
 
 
-def row_or_cell_weights(outcomes: Outcomes) -> Floats:
+def row_or_cell_weights(outcomes: Outcomes, X: Any = None) -> Floats:
     """Weights of queries, shape (n,), where every outcome was observed; else of every outcome, (n, m).
+
+    Parameters
+    ----------
+    outcomes : Outcomes
+    X : n queries, optional
+        Given where arms share a term of the loss, or a network: the weights are then those of `population_weights`, else those
+        of `outcome_weights`.
 
     Examples
     --------
@@ -29,7 +38,7 @@ def row_or_cell_weights(outcomes: Outcomes) -> Floats:
     if np.isfinite(outcomes.quality).all():
         weight = outcomes.sample_weight
         return np.ones(len(outcomes.quality)) if weight is None else weight
-    return outcome_weights(outcomes)
+    return outcome_weights(outcomes) if X is None else population_weights(X, outcomes)
 
 
 def filled_cost(outcomes: Outcomes, mean_cost: Floats) -> Floats:

@@ -17,17 +17,18 @@ from sklearn import config_context
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
-from sklearn.model_selection import KFold, StratifiedKFold
+from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold
 from sklearn.utils import _safe_indexing, get_tags
 from sklearn.utils.validation import check_is_fitted
 
 from defer.estimators.deferral.answers import ExpertAnswers
 from defer.estimators.deferral.parameter_checks import seed_of
 from defer.estimators.deferral.query_features import is_number_table
-from defer.estimators.queries import n_queries
+from defer.estimators.queries import n_queries, text_groups
 from defer.exceptions import DeferError, FallbackWarning, RouterInputError
 
 __all__ = [
+    "Fold",
     "OwnModel",
     "check_cv",
     "check_model",
@@ -35,12 +36,15 @@ __all__ = [
     "fit_model",
     "fit_own",
     "last_step",
+    "splits",
     "take_sparse",
     "takes_weight",
 ]
 
 Floats = NDArray[np.float64]
 Index = NDArray[np.intp]
+Fold = tuple[Index, Index]
+"""Rows to fit on, and rows that are held out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,7 +216,7 @@ def fit_own(
     >>> fit_own(LogisticRegression(), X, answers).probability(X).argmax(axis=1).tolist()
     [0, 1]
     """
-    n_classes, label = len(answers.classes), answers.label
+    label = answers.label
     if isinstance(base, FrozenEstimator):
         own, lost = _frozen_own(base, answers)
         if lost:
@@ -225,10 +229,12 @@ def fit_own(
     if rows is not None:
         X, label = _safe_indexing(_rows(X), rows), label[rows]
         weight = None if weight is None else weight[rows]
-    column = np.full(n_classes, -1, dtype=np.intp)
     present = np.unique(label)
-    column[present] = np.arange(len(present))
-    return OwnModel(None if len(present) == 1 else fit_model(base, X, label, weight), column)
+    if len(present) == 1:
+        return OwnModel(None, np.where(np.arange(len(answers.classes)) == present[0], 0, -1))
+    fitted = fit_model(base, X, answers.classes[label], weight)
+    known = getattr(fitted, "classes_", answers.classes[present])
+    return OwnModel(fitted, _places(known.tolist(), answers))
 
 
 def cross_fitted_probability(
@@ -250,7 +256,8 @@ def cross_fitted_probability(
     X : n queries
     answers : ExpertAnswers
     cv : int, splitter or list of (train, test)
-        Splits that hold every query out once; splits by group are handed over as a list.
+        Splits that hold every query out once.  Where `answers` have groups a number keeps each of them in one fold, a splitter
+        is given them, and a list is taken as it is; without groups a number keeps equal texts together.
     weight : array of shape (n,), optional
     fit_on : bool array of shape (n,), optional
         Queries that models are fitted on; all are predicted.
@@ -260,18 +267,18 @@ def cross_fitted_probability(
     Raises
     ------
     RouterInputError
-        If `cv` does not hold every query out once.
+        If `cv` does not hold every query out once, is a list of splits of more queries than these, or is a number and there is
+        one group.
     """
     if isinstance(base, FrozenEstimator):
         return _frozen_own(base, answers)[0].probability(X)
     n, X = len(answers.label), _rows(X)
     probability, times = np.zeros((n, len(answers.classes))), np.zeros(n, dtype=int)
-    for train, test in _splits(cv, X, answers.label, random_state):
-        rows = np.arange(n)[train]
+    for rows, test in splits(cv, X, answers.label, group=answers.group, random_state=random_state):
         if fit_on is not None:
             rows = rows[fit_on[rows]] if fit_on[rows].any() else rows
         model = fit_own(base, X, answers, weight=weight, rows=rows)
-        probability[test] = model.probability(_safe_indexing(X, np.arange(n)[test]))
+        probability[test] = model.probability(_safe_indexing(X, test))
         times[test] += 1
     wrong = np.flatnonzero(times != 1)
     if len(wrong):
@@ -291,12 +298,17 @@ def _frozen_own(base: Any, answers: ExpertAnswers) -> tuple[OwnModel, list[Any]]
             f"base: the frozen {type(base.estimator).__name__} is not fitted, and is not fitted here; fit it before, or give it "
             "without FrozenEstimator"
         ) from None
-    known, wanted = base.classes_.tolist(), answers.classes.tolist()
-    lost = [name for name in known if name not in wanted]
+    known = base.classes_.tolist()
+    lost = [name for name in known if name not in answers.classes.tolist()]
     if len(lost) == len(known):
         raise RouterInputError(f"base: none of its {len(known)} labels is in y, the first is {known[0]!r}")
-    places = [known.index(name) if name in known else -1 for name in wanted]
-    return OwnModel(base, np.array(places, dtype=np.intp)), lost
+    return OwnModel(base, _places(known, answers)), lost
+
+
+def _places(known: list[Any], answers: ExpertAnswers) -> Index:
+    """Column of every label of `answers` among those that a classifier knows; -1 where it does not."""
+    places = [known.index(name) if name in known else -1 for name in answers.classes.tolist()]
+    return np.array(places, dtype=np.intp)
 
 
 @contextmanager
@@ -325,11 +337,55 @@ def _rows(X: Any) -> Any:
     return X.tocsr() if issparse(X) else X
 
 
-def _splits(cv: Any, X: Any, label: Index, random_state: Any) -> Any:
+def splits(
+    cv: Any, X: Any, label: Index, random_state: Any, *, group: Index | None = None
+) -> Iterator[tuple[Index, Index]]:
+    """Splits (train, test) of the queries; shuffled where `cv` is a number, and with every label in every part if they can be.
+
+    Parameters
+    ----------
+    cv : int, splitter or list of (train, test)
+    X : n queries
+        A number keeps equal texts in one fold, where there is no `group`.
+    label : int array of shape (n,)
+    random_state : int, Generator, RandomState instance or None
+    group : int array of shape (n,), optional
+        A number keeps queries of one group in one fold, a splitter is given them, and a list is taken as it is.
+
+    Raises
+    ------
+    RouterInputError
+        If a list has splits of more queries than these, or `cv` is a number and there is one group.
+
+    Examples
+    --------
+    >>> [test.tolist() for _, test in splits(2, np.zeros((4, 1)), np.array([0, 0, 1, 1]), 0)]
+    [[1, 2], [0, 3]]
+    """
     n = len(label)
     if isinstance(cv, Integral):
-        counts, seed = np.bincount(label), seed_of(random_state)
-        if counts[counts > 0].min() >= cv:
-            return StratifiedKFold(cv, shuffle=True, random_state=seed).split(np.zeros(n), label)
-        return KFold(min(int(cv), n), shuffle=True, random_state=seed).split(np.zeros(n))
-    return cv.split(X, label) if hasattr(cv, "split") else cv
+        parts = _parts(int(cv), label, text_groups(X) if group is None else group, seed_of(random_state))
+    else:
+        parts = cv.split(X, label, group) if hasattr(cv, "split") else cv
+    for part in parts:
+        try:
+            train, test = (np.arange(n)[rows] for rows in part)
+        except IndexError:
+            raise RouterInputError(
+                f"cv is a list of splits of other queries than the {n} of this fit, as within TunedRouter or a search, where every fit "
+                "sees a part of them; give cv= a number or a splitter, and groups= to fit where some belong together"
+            ) from None
+        yield train, test
+
+
+def _parts(folds: int, label: Index, group: Index | None, seed: int | None) -> Any:
+    n = len(label)
+    distinct = n if group is None else len(np.unique(group))
+    if distinct < 2 <= n:
+        raise RouterInputError(f"cross-fitting in cv={folds} folds needs 2 groups of queries, and all {n} are in one")
+    if distinct < n:
+        return GroupKFold(min(folds, distinct), shuffle=True, random_state=seed).split(np.zeros(n), label, group)
+    counts = np.bincount(label)
+    if counts[counts > 0].min() >= folds:
+        return StratifiedKFold(folds, shuffle=True, random_state=seed).split(np.zeros(n), label)
+    return KFold(min(folds, n), shuffle=True, random_state=seed).split(np.zeros(n))

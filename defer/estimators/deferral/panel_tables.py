@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from defer.estimators.deferral.answers import is_missing
 from defer.estimators.outcomes_input import read_table
 from defer.exceptions import RouterInputError
 
-__all__ = ["expert_label", "read_confidence", "read_groups", "read_panel", "read_right"]
+__all__ = ["expert_label", "group_codes", "read_confidence", "read_groups", "read_panel", "read_right"]
 
 Floats = NDArray[np.float64]
 
@@ -141,6 +142,27 @@ def read_groups(groups: Any, *, n: int) -> list[Any]:
             "such as 'unknown'"
         )
     return values
+
+
+def group_codes(groups: Any, *, n: int) -> NDArray[np.intp]:
+    """Number of the group of every row, shape (n,), equal for equal groups, in the order of the groups where they have one.
+
+    Raises
+    ------
+    RouterInputError
+        As `read_groups`.
+
+    Examples
+    --------
+    >>> group_codes(["ward", "clinic", "ward"], n=3).tolist()
+    [1, 0, 1]
+    """
+    values = read_groups(groups, n=n)
+    distinct = list(dict.fromkeys(values))
+    with suppress(TypeError):  # of several kinds
+        distinct.sort()  # so that folds do not depend on the order of the rows
+    codes = {value: code for code, value in enumerate(distinct)}
+    return np.array([codes[value] for value in values], dtype=np.intp)
 
 
 def expert_label(experts: NDArray[np.str_] | None, column: int) -> str:

@@ -14,18 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from defer.estimators.deferral.cost_scale import CostScale
+from defer.estimators.deferral.cost_scale import CostScale, counted_cost
 from defer.estimators.deferral.credit import CreditTotals, at_least_some, credit_shares, fit_credit_totals
 from defer.estimators.deferral.linear import LinearScores, fit_linear_scores
 from defer.estimators.deferral.score_problem import ScoreProblem
 from defer.losses import LossValue, cross_entropy, post_hoc_partial
 
-__all__ = ["PartialScores", "fit_partial_scores"]
+__all__ = ["ORDER_MARGINS", "PartialScores", "fit_partial_scores"]
 
 Floats = NDArray[np.float64]
 
-# Slope at zero of the probability that a margin loss reads out of its score; hinge and sigmoid loss tell a sign alone, and
-# the logistic curve then only orders queries.
+ORDER_MARGINS = ("hinge", "sigmoid")
+"""Margin losses whose minimum tells a sign alone: the logistic curve of their scores is an order of queries."""
+
+# Slope at zero of the probability that a margin loss reads out of its score.
 _SHARPNESS = {"exponential": 2.0}
 
 
@@ -77,7 +79,8 @@ def fit_partial_scores(
     weight : array of shape (n, m)
         0 where `cost` is NaN.
     margin : str
-        Margin loss for two actions, a key of `MARGINS`.
+        Margin loss for two actions, a key of `MARGINS`.  "sigmoid" is not convex: it is minimised from zero and from the minimum
+        of "logistic", and the lower is kept.  "hinge" has no slope at its minimum to stop at: the search can end above it.
     C : float
         Inverse strength of the penalty on the coefficients: of the one score of two actions, or of each of more.
     max_iter, tol
@@ -92,17 +95,20 @@ def fit_partial_scores(
     >>> expit(scores[:, 1] - scores[:, 0]).round(4).tolist()
     [0.5714, 0.25]
     """
-    scale = CostScale(0.0, max(1.0, float(np.nanmax(cost))))
+    scale = CostScale(0.0, max(1.0, float(np.nanmax(counted_cost(cost, weight)))))
     # An outcome that was not observed has no weight; its cost is never read.
     scaled = np.where(weight > 0, scale.scaled(cost), 0.0)
     two = cost.shape[1] == 2
-    loss = _two_sided(margin) if two else _softmax
+    margin = margin if two else ""
+    # The sigmoid loss is flat far from zero: the convex logistic loss leads to where it is not.
+    paths = [[ScoreProblem(scaled, weight, _two_sided("logistic"))]] if margin == "sigmoid" else []
     # Two opposite scores share one coefficient: half the strength on each is the whole on their difference.
     model = fit_linear_scores(
-        X, ScoreProblem(scaled, weight, loss), C=C / 2.0 if two else C, max_iter=max_iter, tol=tol
-    )
+        X, ScoreProblem(scaled, weight, _two_sided(margin) if two else _softmax), C=C / 2.0 if two else C,
+        max_iter=max_iter, tol=tol, paths=paths, smooth=margin != "hinge",
+    )  # fmt: skip
     totals = fit_credit_totals(X, scaled, weight, bound="one", C=C)
-    return PartialScores(model, totals, scale, margin if two else None)
+    return PartialScores(model, totals, scale, margin or None)
 
 
 def _softmax(scores: Floats, cost: Floats, weight: Floats) -> Any:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from sklearn.linear_model import Ridge
 
 from defer.estimators.deferral.answers import ExpertAnswers
+from defer.estimators.deferral.asked_model import population_weights
 from defer.estimators.deferral.expert_outcomes import outcome_weights
 from defer.estimators.deferral.imputation import MISSING, imputed_outcomes
 from defer.estimators.deferral.observed import filled_cost
@@ -28,7 +29,7 @@ from defer.estimators.deferral.own_model import (
     take_sparse,
 )
 from defer.estimators.deferral.parameter_checks import check_choices, check_counts, check_positive
-from defer.estimators.deferral.partial_scores import PartialScores, fit_partial_scores
+from defer.estimators.deferral.partial_scores import ORDER_MARGINS, PartialScores, fit_partial_scores
 from defer.estimators.deferral.pricing import PricedDeferral
 from defer.estimators.deferral.query_features import as_features
 from defer.estimators.deferral.right_model import check_unit_quality, fit_right, logistic
@@ -68,8 +69,11 @@ class PostHocDeferral(PricedDeferral):
         Classifier for "plug_in" (default `LogisticRegression`), cloned for every expert; regressor for "regression" (default
         `Ridge`), cloned for the own answer too.  "partial" has linear scores of its own and refuses one.
     missing : {"at_random", "impute"}, default="at_random"
-        What is assumed of experts who were not asked, as for `MultiExpertDeferral`.  It concerns answers alone: gaps of a
-        table of outcomes are always missing at random, or weighted.
+        What is assumed of experts who were not asked.  "at_random": given the features that the second model sees, whether an
+        expert was asked has nothing to do with what it would have answered.  "plug_in" and "regression" model every arm by
+        itself and need no weight for that; for "partial", where arms share a term, P(asked | features) is estimated by a
+        logistic regression, unless ``propensity`` is given to `fit`.  "impute" is that of `MultiExpertDeferral`, and concerns
+        answers alone: gaps of a table of outcomes are always missing at random, or weighted.
     imputation_model : classifier, optional
         Of "impute": P(expert right | query and label), which the second model cannot know; by default a
         `LogisticRegression`.
@@ -77,14 +81,17 @@ class PostHocDeferral(PricedDeferral):
         What the second model sees: the ten largest probabilities, their margin, entropy and the prediction; the query
         itself; both; or the largest probability alone.  An expert who is a specialist may need the query.
     cv : int, splitter or list of (train, test), default=5
-        Folds for the base.  Splits by group are handed over as a list, ``list(GroupKFold().split(X, y, groups))``.
+        Folds for the base.  A number keeps the ``groups`` that are given to `fit`, or else equal texts, in one fold; a splitter
+        is given the groups.
     C : float, default=1.0
         Inverse strength of the penalty of the default second model; an `expert_model` has its own.
     cost_weight : float, default=0.0
         Quality given up per US dollar.
     margin : str, default="logistic"
         Loss for "partial" with two arms, a key of `defer.losses.MARGINS`.  More arms are told apart by a softmax, and another
-        margin is refused.
+        margin is refused.  "hinge" and "sigmoid" tell a sign alone: a `Share` can be asked for, and no `Budget` or
+        `QualityTarget`.  "sigmoid" is not convex, and is fitted from zero and from the logistic solution; with "hinge" the solver
+        may stop above the optimum.
     max_iter : int, default=1000
     tol : float, default=1e-6
         Of the solver for "partial"; the other methods have models with solvers of their own.  The tolerance is finer than that
@@ -182,7 +189,8 @@ class PostHocDeferral(PricedDeferral):
 
     def _learn(self, own: OwnModel | None, features: Any, outcomes: Outcomes) -> None:
         self._fix_cost_weight(outcomes, learned=self.method == "partial")
-        weight = outcome_weights(outcomes)
+        self._learn_cost(features, outcomes)
+        weight = population_weights(features, outcomes) if self.method == "partial" else outcome_weights(outcomes)
         models: list[Any] = []
         partial: PartialScores | None = None
         if self.method == "partial":
@@ -192,7 +200,7 @@ class PostHocDeferral(PricedDeferral):
                     "does; leave margin='logistic'"
                 )
             partial = fit_partial_scores(
-                features, self._costs(outcomes), weight, margin=self.margin, C=self.C, max_iter=self.max_iter, tol=self.tol
+                features, self._costs(features, outcomes), weight, margin=self.margin, C=self.C, max_iter=self.max_iter, tol=self.tol
             )  # fmt: skip
             self.trained_cost_weight_ = self._own_cost_weight
         elif self.method == "plug_in":
@@ -209,14 +217,25 @@ class PostHocDeferral(PricedDeferral):
         self.base_, self.models_, self.partial_ = own, models, partial
         self.n_iter_ = 1 if partial is None else max(1, partial.model.n_iter)
 
-    def _costs(self, outcomes: Outcomes) -> Floats:
+    def _costs(self, features: Any, outcomes: Outcomes) -> Floats:
         """What every action costs, with the price of asking: the loss of quality, in its unit."""
         if outcomes.cost is None or self._own_cost_weight == 0.0:
             return 1.0 - outcomes.quality
-        return 1.0 - outcomes.quality + self._own_cost_weight * filled_cost(outcomes, self.mean_cost_)
+        return 1.0 - outcomes.quality + self._own_cost_weight * filled_cost(outcomes, self._cost_at(features))
 
     def _features(self, X: Any, probability: Floats) -> Any:
         return deferral_features(X, probability, features=self.features, owner="PostHocDeferral")
+
+    def _cost_features(self, X: Any) -> Any:
+        if self.base_ is None:
+            return as_features(X, owner="PostHocDeferral")
+        return self._features(X, self.base_.probability(X))
+
+    @property
+    def _order_only(self) -> tuple[str, str] | None:
+        if self.partial_ is None or self.partial_.margin not in ORDER_MARGINS:
+            return None
+        return f"margin={self.partial_.margin!r}", "another margin such as 'logistic'"
 
     def _predict_quality(self, X: Any) -> Floats:
         if self.base_ is None:
@@ -226,7 +245,7 @@ class PostHocDeferral(PricedDeferral):
             probability = self.base_.probability(X)
             features = self._features(X, probability)
         if self.partial_ is not None:
-            return self.partial_.utility(features) + self.trained_cost_weight_ * self.mean_cost_
+            return self.partial_.utility(features) + self.trained_cost_weight_ * self._cost_at(features)
         columns = [probability.max(axis=1) if model is None else model.predict(features) for model in self.models_]
         return np.column_stack(columns).astype(np.float64)
 

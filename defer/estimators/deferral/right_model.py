@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,12 @@ from scipy.sparse import issparse
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils import _safe_indexing
 
-from defer.estimators.deferral.own_model import fit_model
+from defer.estimators.deferral.own_model import Fold, fit_model
 from defer.estimators.outcomes_input import Outcomes
 from defer.estimators.quality import ExpectedGrade
 from defer.exceptions import CostRangeError
 
-__all__ = ["check_unit_quality", "fit_right", "logistic"]
+__all__ = ["check_unit_quality", "cross_fitted_right", "fit_right", "logistic"]
 
 Floats = NDArray[np.float64]
 
@@ -77,3 +78,33 @@ def fit_right(model: Any, X: Any, right: Floats, weight: Floats) -> ExpectedGrad
     if len(index) != X.shape[0] or len(between):
         X = _safe_indexing(X.tocsr() if issparse(X) else X, index)
     return ExpectedGrade(fit_model(model, X, target, shared), np.array([0.0, 1.0]))
+
+
+def cross_fitted_right(model: Any, X: Any, right: Floats, weight: Floats, folds: Sequence[Fold]) -> Floats:
+    """Probability of being right, by models that did not see the query, shape (n,).
+
+    Parameters
+    ----------
+    model, X, right, weight
+        As for `fit_right`.
+    folds : list of (train, test)
+        Each query is held out once; without folds the model sees all.  Where no outcome is left to learn from, the mean of all
+        stands.
+
+    Examples
+    --------
+    >>> X, folds = np.zeros((4, 1)), [(np.array([2, 3]), np.array([0, 1])), (np.array([0, 1]), np.array([2, 3]))]
+    >>> cross_fitted_right(logistic(), X, np.array([1.0, 1.0, 0.0, 0.0]), np.ones(4), folds).tolist()
+    [0.0, 0.0, 1.0, 1.0]
+    """
+    if not folds:
+        return np.asarray(fit_right(model, X, right, weight).predict(X), dtype=np.float64)
+    X = X.tocsr() if issparse(X) else X
+    seen = np.isfinite(right) & (weight > 0)
+    expected = np.full(len(right), np.average(right[seen], weights=weight[seen]))
+    for train, test in folds:
+        told = np.zeros(len(right))
+        told[train] = weight[train]
+        if (seen & (told > 0)).any():
+            expected[test] = fit_right(model, X, right, told).predict(_safe_indexing(X, test))
+    return expected

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,9 +21,11 @@ from defer.estimators.deferral.parameter_checks import check_counts, check_posit
 from defer.estimators.deferral.score_problem import ScoreProblem
 from defer.exceptions import RouterInputError
 
-__all__ = ["ClassifierForm", "ScoreLearner", "Scores", "n_iterations", "takes_sparse"]
+__all__ = ["ClassifierForm", "ScoreLearner", "Scores", "followed", "n_iterations", "takes_sparse"]
 
 Floats = NDArray[np.float64]
+
+_STEPS = (0.0, 0.2, 0.4, 0.6, 0.8)
 
 
 class Scores(Protocol):
@@ -97,7 +99,13 @@ class ScoreLearner:
             )
 
     def fit(
-        self, X: Any, problem: ScoreProblem, *, form: ClassifierForm | None, convex_start: ScoreProblem | None = None
+        self,
+        X: Any,
+        problem: ScoreProblem,
+        *,
+        form: ClassifierForm | None,
+        paths: Sequence[Sequence[ScoreProblem]] = (),
+        smooth: bool = True,
     ) -> Scores:
         """Fit scores to a problem.
 
@@ -107,9 +115,11 @@ class ScoreLearner:
         problem : ScoreProblem
         form : ClassifierForm or None
             None where the surrogate is no weighted classification.
-        convex_start : ScoreProblem, optional
-            Given where the surrogate is not convex: the linear model is then fitted twice, from zero and from the solution
-            of this problem, and the fit of lower objective is kept.  Nothing is drawn at random.
+        paths : sequence of sequences of ScoreProblem, optional
+            Given where the surrogate is not convex: the linear model is then fitted from zero and from the end of each path,
+            whose problems are solved in turn, and the fit of lowest objective is kept.  Nothing is drawn at random.
+        smooth : bool, default=True
+            As for `fit_linear_scores`.
 
         Raises
         ------
@@ -126,7 +136,9 @@ class ScoreLearner:
                 return fit_binary_classifiers(self.estimator, X, form.credit, form.against)
             return fit_action_classifier(self.estimator, X, form.credit)
         if self.estimator == "linear":
-            return self._fit_linear(X, problem, convex_start)
+            return fit_linear_scores(
+                X, problem, C=self.C, max_iter=self.max_iter, tol=self.tol, paths=paths, smooth=smooth
+            )
         options: dict[str, Any] = {
             "learning_rate": self.learning_rate, "max_epochs": self.max_epochs, "random_state": self.random_state,
         }  # fmt: skip
@@ -136,14 +148,16 @@ class ScoreLearner:
             return fit_network_scores(X, problem, hidden=self.hidden, **options)
         return fit_module_scores(X, problem, self.estimator, **options)
 
-    def _fit_linear(self, X: Any, problem: ScoreProblem, convex_start: ScoreProblem | None) -> Scores:
-        options: dict[str, Any] = {"C": self.C, "max_iter": self.max_iter, "tol": self.tol}
-        fitted = fit_linear_scores(X, problem, **options)
-        if convex_start is None:
-            return fitted
-        begin = fit_linear_scores(X, convex_start, **options)
-        other = fit_linear_scores(X, problem, start=begin, **options)
-        return other if other.objective < fitted.objective else fitted
+
+def followed(q: float, problem_at: Callable[[float], ScoreProblem]) -> list[ScoreProblem]:
+    """Problems on the way from q = 0, where a family of surrogates is steep, to q, where it may have plateaus; q itself is left out.
+
+    Examples
+    --------
+    >>> followed(0.5, lambda q: q)
+    [0.0, 0.2, 0.4]
+    """
+    return [problem_at(step) for step in _STEPS if step < q]
 
 
 def n_iterations(model: Scores) -> int:

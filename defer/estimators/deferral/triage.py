@@ -1,35 +1,45 @@
 """Learning under triage: a classifier that is trained on the queries it will keep, under a limit on how many it hands over.
 
-Source: Okati, De, Gomez-Rodriguez 2021, "Differentiable learning under triage"; the rule at a given rate is the
-Neyman-Pearson argument for two agents.
+Source: Okati, De, Gomez-Rodriguez 2021, "Differentiable learning under triage".
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from sklearn.frozen import FrozenEstimator
+from sklearn.utils import _safe_indexing
 
 from defer.estimators.base import check_cost_weight, column_means
 from defer.estimators.deferral.answers import ExpertAnswers
 from defer.estimators.deferral.expert_outcomes import outcome_weights
 from defer.estimators.deferral.own_model import (
+    Fold,
     OwnModel,
     check_cv,
     check_model,
     cross_fitted_probability,
     fit_own,
+    splits,
     take_sparse,
 )
 from defer.estimators.deferral.parameter_checks import check_counts, seed_of
 from defer.estimators.deferral.pricing import PricedDeferral
 from defer.estimators.deferral.query_features import as_features
-from defer.estimators.deferral.right_model import check_unit_quality, fit_right, logistic
+from defer.estimators.deferral.right_model import check_unit_quality, cross_fitted_right, fit_right, logistic
 from defer.estimators.deferral.score_features import Features, check_features, deferral_features
+from defer.estimators.deferral.triage_rule import (
+    ROUNDING,
+    TIE,
+    deferred_share,
+    folds_of_copies,
+    is_atom,
+    triage_threshold,
+)
 from defer.estimators.outcomes_input import Outcomes
 from defer.exceptions import RouterInputError
 from defer.portfolios.assignment import Choice, best_arm
@@ -39,84 +49,20 @@ __all__ = ["LearnedTriage", "triage_threshold"]
 
 Floats = NDArray[np.float64]
 
-# Advantages closer than this to each other are ties: they are differences of rounded predictions.
-_TIE = 1e-9
-
-
-def triage_threshold(
-    advantage: ArrayLike, rate: float, *, weight: ArrayLike | None = None, extra: ArrayLike | None = None
-) -> tuple[float, float]:
-    """Threshold of the best rule that defers at most a given share of the queries.
-
-    Defer above the threshold, and at it with the probability that is returned.  That defers exactly
-    min(rate, P(advantage > 0)): the queries of largest positive advantage.
-
-    Parameters
-    ----------
-    advantage : array of shape (n,)
-        Quality of the expert less the own quality.
-    rate : float
-        In (0, 1]: share of the weight that may be deferred; with `extra`, what may be spent per query.
-    weight : array of shape (n,), optional
-        Of the queries, >= 0.
-    extra : array of shape (n,), optional
-        Extra cost of deferring each query, > 0.  Then queries are taken in order of advantage / extra, to which the
-        threshold refers, until they have spent `rate` per query.
-
-    Returns
-    -------
-    threshold, probability : float
-        0, 0 where the limit does not bind; halfway between two neighbours where the limit falls between them.
-
-    Raises
-    ------
-    RouterInputError
-        If shapes do not match, a weight is negative, or an extra cost or the rate is not positive.
-
-    Examples
-    --------
-    >>> triage_threshold([0.3, 0.3, 0.1, -0.2], 0.25)
-    (0.3, 0.5)
-    """
-    advantage = np.asarray(advantage, dtype=np.float64)
-    mass = np.ones(len(advantage)) if weight is None else np.asarray(weight, dtype=np.float64)
-    price = np.ones(len(advantage)) if extra is None else np.asarray(extra, dtype=np.float64)
-    if not advantage.shape == mass.shape == price.shape or advantage.ndim != 1 or not np.isfinite(advantage).all():
-        raise RouterInputError(
-            f"triage: advantage, weight and extra must be finite and of one shape (n,), got {advantage.shape}, {mass.shape} "
-            f"and {price.shape}"
-        )
-    if not (mass >= 0).all() or not mass.any() or not (price > 0).all() or not rate > 0:
-        raise RouterInputError(f"triage: weight must be >= 0 and not all 0, extra > 0 and rate > 0, got rate {rate!r}")
-    allowed = rate * mass.sum()
-    falling = np.argsort(-advantage / price, kind="stable")
-    value = (advantage / price)[falling]
-    first = np.flatnonzero(np.diff(value, prepend=np.inf) < -_TIE)
-    spent = np.add.reduceat((mass * price)[falling], first)
-    value, total = value[first], np.cumsum(spent)
-    # Equality is what is wanted of a rate such as 0.2 of 10 queries, whatever its last bit.
-    slack = 1e-12 * max(allowed, total[-1])
-    positive = int(np.count_nonzero(value > 0))
-    if positive == 0 or total[positive - 1] <= allowed + slack:
-        return 0.0, 0.0
-    last = int(np.flatnonzero(total > allowed + slack)[0])
-    left = allowed - (total[last - 1] if last else 0.0)
-    if left <= slack and last:
-        return float((value[last - 1] + value[last]) / 2.0), 0.0
-    return float(value[last]), float(left / spent[last])
-
 
 @dataclass(frozen=True, eq=False)
 class _Round:
-    """One step of the alternation."""
+    """One step of the alternation; what was predicted was so for queries that the triage model had not seen.
+
+    `reward` is what the system earned on every query.
+    """
 
     kept: NDArray[np.bool_]
     outcomes: Outcomes
-    models: list[Any]
+    features: Any
     advantage: Floats
     threshold: float
-    fraction: float
-    value: float
+    reward: Floats
 
 
 class LearnedTriage(PricedDeferral):
@@ -124,8 +70,9 @@ class LearnedTriage(PricedDeferral):
 
     Alternates between two steps, as often as `n_rounds` says or until nothing changes: fit the base on the queries that are
     kept; then defer the queries whose advantage, P(expert right | x) - P(own right | x) less the price of asking, is
-    largest and positive, up to the rate.  The round whose system does best on the folds that its base did not see is kept;
-    the first of them is the ordinary classifier, so that giving queries up is chosen only where it helps.
+    largest and positive, up to the rate.  The round whose system does best on folds that neither its base nor its triage
+    model saw is kept; the first of them is the ordinary classifier, and a later one must do better by more than one standard
+    error of the difference, so that giving queries up is chosen only where it helps.
 
     Parameters
     ----------
@@ -140,11 +87,11 @@ class LearnedTriage(PricedDeferral):
         queries compete with each other, and the policy of the source is a function of the query.
     n_rounds : int, default=5
     cv : int, splitter or list of (train, test), default=5
-        Folds in which the own answers are judged.
+        Folds in which the own answers are judged; as for `PostHocDeferral`, also for ``groups``.
     cost_weight : float, default=0.0
         Quality given up per US dollar.
     random_state : int, Generator, RandomState instance or None
-        Shuffles the folds.
+        Shuffles the folds.  Of a table of outcomes they are shuffled alike in every fit where it is None.
 
     Attributes
     ----------
@@ -155,7 +102,8 @@ class LearnedTriage(PricedDeferral):
     models_ : list of m fitted models
         P(right | features) of own and of each expert.
     threshold_ : float
-        Advantage above which a query is deferred, max(0, (1 - rate)-quantile on the training queries).
+        Advantage above which a query is deferred, max(0, (1 - rate)-quantile on the training queries).  Of queries that make
+        up two in a hundred of them or more it is the advantage as the router tells it, of others that on the folds.
     fraction_ : float
         Probability with which a query is deferred whose advantage is the threshold.
     n_rounds_ : int
@@ -224,52 +172,89 @@ class LearnedTriage(PricedDeferral):
     def _fit(self, X: Any, outcomes: Outcomes) -> None:
         model = self._checked_model(outcomes)
         check_unit_quality("LearnedTriage", outcomes)
-        found = self._round(model, as_features(X, owner="LearnedTriage"), outcomes)
-        self._keep(None, [found], 0)
+        X = as_features(X, owner="LearnedTriage")
+        self._keep(None, X, model, [self._round(model, X, outcomes, self._table_folds(X, outcomes))], 0)
 
     def _fit_answers(self, X: Any, answers: ExpertAnswers, outcomes: Outcomes) -> None:
         check_cost_weight(self)
         model, base = self._checked_model(outcomes), logistic() if self.base is None else self.base
-        weight, seed = outcomes.sample_weight, seed_of(self.random_state)
-        kept, rounds = np.ones(len(answers.label), dtype=bool), list[_Round]()
+        weight, n = outcomes.sample_weight, len(answers.label)
+        kept, rounds = np.ones(n, dtype=bool), list[_Round]()
+        folds = self._folds(X, answers.label, answers.group)
         while len(rounds) < self.n_rounds:
-            seen = cross_fitted_probability(base, X, answers, cv=self.cv, weight=weight, fit_on=kept, random_state=seed)
+            seen = cross_fitted_probability(base, X, answers, cv=folds, weight=weight, fit_on=kept)
             right = (seen.argmax(axis=1) == answers.label).astype(float)
             told = replace(outcomes, quality=np.column_stack([right, answers.right]))
             features = deferral_features(X, seen, features=self.features, owner="LearnedTriage")
-            rounds.append(self._round(model, features, told, kept))
+            rounds.append(self._round(model, features, told, folds, kept))
             kept = rounds[-1].advantage <= rounds[-1].threshold
             if isinstance(base, FrozenEstimator) or any((kept == done.kept).all() for done in rounds):
                 break
-        best = max(range(len(rounds)), key=lambda index: (rounds[index].value, -index))
+        best = _best(rounds, np.ones(n) if weight is None else weight)
         own = fit_own(base, X, answers, weight=weight, rows=np.flatnonzero(rounds[best].kept))
-        self._fit_outcomes(X, rounds[best].outcomes, learn=lambda *_: self._keep(own, rounds, best))
+        self._fit_outcomes(X, rounds[best].outcomes, learn=lambda X, _: self._keep(own, X, model, rounds, best))
 
-    def _round(self, model: Any, features: Any, outcomes: Outcomes, kept: NDArray[np.bool_] | None = None) -> _Round:
-        """Fit the triage model and the threshold to given own answers, and value the system that they make."""
+    def _folds(self, X: Any, label: NDArray[np.intp], group: NDArray[np.intp] | None = None) -> list[Fold]:
+        """The splits for own answers and triage model alike; none of a single query."""
+        if len(label) < 2:
+            return []
+        return list(splits(self.cv, X, label, group=group, random_state=seed_of(self.random_state)))
+
+    def _table_folds(self, X: Any, outcomes: Outcomes) -> list[Fold]:
+        """Folds of the queries of a table of outcomes; they are shuffled alike in every fit unless there is a random state."""
+        n = len(outcomes.quality)
+        if not isinstance(self.cv, Integral):
+            best = np.where(np.isfinite(outcomes.quality), outcomes.quality, -np.inf).argmax(axis=1)
+            return self._folds(X, best, self._groups)
+        weight = np.ones(n) if outcomes.sample_weight is None else outcomes.sample_weight
+        seed = 0 if self.random_state is None else seed_of(self.random_state)
+        return folds_of_copies(X, weight, int(self.cv), group=self._groups, seed=seed)
+
+    def _round(
+        self, model: Any, features: Any, outcomes: Outcomes, folds: list[Fold], kept: NDArray[np.bool_] | None = None
+    ) -> _Round:
+        """The threshold for given own answers, and what the system that they make earns, by cross-fitted predictions."""
         weight, quality = outcome_weights(outcomes), outcomes.quality
         n, m = quality.shape
-        models = [fit_right(model, features, quality[:, arm], weight[:, arm]) for arm in range(m)]
-        predicted = np.column_stack([fitted.predict(features) for fitted in models])
-        price = self._own_cost_weight * column_means(outcomes.cost, outcomes.weight, m)
-        row = np.ones(n) if outcomes.weight is None else outcomes.weight
         kept = np.ones(n, dtype=bool) if kept is None else kept
         if m == 1:
-            return _Round(kept, outcomes, models, np.full(n, -np.inf), 0.0, 0.0, 0.0)
+            return _Round(kept, outcomes, features, np.full(n, -np.inf), 0.0, np.zeros(n))
+        predicted = np.column_stack(
+            [cross_fitted_right(model, features, quality[:, arm], weight[:, arm], folds) for arm in range(m)]
+        )
+        price = self._own_cost_weight * column_means(outcomes.cost, outcomes.weight, m)
         gain = _gain(predicted - price)
         best, index = gain.argmax(axis=1) + 1, np.arange(n)
         advantage = gain[index, best - 1]
-        threshold, fraction = triage_threshold(advantage, self.rate, weight=row)
+        threshold, fraction = triage_threshold(advantage, self.rate, weight=outcomes.sample_weight)
         # Where the outcome that would be taken was not observed, its prediction stands in.
         realised = np.where(np.isfinite(quality), quality, predicted) - price
-        defers = np.where(advantage > threshold, 1.0, np.where(advantage >= threshold - _TIE, fraction, 0.0))
-        value = float(row @ (realised[:, 0] + defers * (realised[index, best] - realised[:, 0])) / row.sum())
-        return _Round(kept, outcomes, models, advantage, threshold, fraction, value)
+        defers = deferred_share(advantage, threshold, fraction)
+        reward = realised[:, 0] + defers * (realised[index, best] - realised[:, 0])
+        return _Round(kept, outcomes, features, advantage, threshold, reward)
 
-    def _keep(self, own: OwnModel | None, rounds: list[_Round], best: int) -> None:
-        self.base_, self.models_ = own, rounds[best].models
-        self.threshold_, self.fraction_ = rounds[best].threshold, rounds[best].fraction
-        self.n_rounds_, self.round_ = len(rounds), best
+    def _keep(self, own: OwnModel | None, X: Any, model: Any, rounds: list[_Round], best: int) -> None:
+        chosen = rounds[best]
+        outcomes, weight = chosen.outcomes, outcome_weights(chosen.outcomes)
+        self.base_, self.n_rounds_, self.round_ = own, len(rounds), best
+        self.models_ = [
+            fit_right(model, chosen.features, outcomes.quality[:, arm], weight[:, arm])
+            for arm in range(weight.shape[1])
+        ]
+        self.threshold_, self.fraction_ = 0.0, 0.0
+        if weight.shape[1] == 1:
+            return
+        row, advantage = (
+            np.ones(len(weight)) if outcomes.sample_weight is None else outcomes.sample_weight,
+            chosen.advantage,
+        )
+        # The threshold meets an atom exactly only on the scale of the models that will decide.
+        atoms = np.flatnonzero(is_atom(X, row))
+        if len(atoms):
+            price = self._own_cost_weight * column_means(outcomes.cost, outcomes.weight, weight.shape[1])
+            advantage = advantage.copy()
+            advantage[atoms] = _gain(self._predict_quality(_safe_indexing(X, atoms)) - price).max(axis=1)
+        self.threshold_, self.fraction_ = triage_threshold(advantage, self.rate, weight=row)
 
     def advantage(self, X: Any) -> Floats:
         """Utility of the best expert less the own one, by prediction and before the threshold, shape (n,).
@@ -297,13 +282,15 @@ class LearnedTriage(PricedDeferral):
         utility = super()._utility(quality, cost)
         if self.threshold_ == 0.0 or utility.shape[1] == 1:
             return utility
-        return np.column_stack([utility[:, 0], utility[:, :1] + (_gain(utility) - self.threshold_)])
+        above = _gain(utility) - self.threshold_
+        return np.column_stack([utility[:, 0], utility[:, :1] + np.where(np.abs(above) <= ROUNDING, 0.0, above)])
 
     def _choose(self, utility: Floats, quality: Floats, cost: Floats, limit: Limit | None) -> Choice:
         if limit is not None or self.fraction_ == 0.0:
             return super()._choose(utility, quality, cost, limit)
         free, gain = best_arm(utility, cost), _gain(utility)
-        tied = np.abs(gain.max(axis=1)) <= _TIE
+        above = gain.max(axis=1)
+        tied = (above >= -TIE) & (above <= ROUNDING)
         return Choice(
             np.where(tied, 0, free), np.where(tied, gain.argmax(axis=1) + 1, free), self.fraction_, self.threshold_
         )
@@ -320,6 +307,17 @@ class LearnedTriage(PricedDeferral):
         check_model("LearnedTriage", "triage_model", model)
         self._fix_cost_weight(outcomes, learned=True)
         return model
+
+
+def _best(rounds: list[_Round], weight: Floats) -> int:
+    """The round whose system earned most, if that is more than the first by over a standard error of the difference."""
+    best, most = 0, 0.0
+    for index, later in enumerate(rounds[1:], start=1):
+        more = later.reward - rounds[0].reward
+        mean = float(weight @ more / weight.sum())
+        if mean > most and mean > np.sqrt(weight**2 @ (more - mean) ** 2) / weight.sum():
+            best, most = index, mean
+    return best
 
 
 def _gain(utility: Floats) -> Floats:

@@ -16,25 +16,32 @@ from sklearn.utils.validation import check_is_fitted
 
 from defer.estimators.base import check_cost_weight
 from defer.estimators.deferral.answers import ExpertAnswers
-from defer.estimators.deferral.cost_scale import cost_scale
+from defer.estimators.deferral.cost_scale import cost_scale, counted_cost
 from defer.estimators.deferral.credit import credit_bound, credit_shares, fit_credit_totals
 from defer.estimators.deferral.imputation import MISSING, imputed_outcomes
 from defer.estimators.deferral.observed import filled_cost, row_or_cell_weights, warn_of_no_credit
 from defer.estimators.deferral.parameter_checks import check_choices, check_flags, check_shares
 from defer.estimators.deferral.pricing import PricedDeferral
 from defer.estimators.deferral.query_features import as_features
-from defer.estimators.deferral.score_learner import ClassifierForm, ScoreLearner, n_iterations, takes_sparse
+from defer.estimators.deferral.score_learner import (
+    ClassifierForm,
+    ScoreLearner,
+    followed,
+    n_iterations,
+    takes_sparse,
+)
 from defer.estimators.deferral.score_problem import ScoreProblem
 from defer.estimators.outcomes_input import Outcomes
-from defer.exceptions import RouterInputError
+from defer.exceptions import LeakageWarning, RouterInputError
 from defer.losses import COMP_SUMS
 
 __all__ = ["TwoStageDeferral"]
 
 Floats = NDArray[np.float64]
 
+# A predictor that is right on fewer queries than this may be so by chance.
+_ENOUGH = 30
 _WEIGHTING = {"one_minus_cost": "one", "cost_of_others": "sum"}
-_NOT_CONVEX = ("generalized_cross_entropy", "mean_absolute_error")
 
 
 class TwoStageDeferral(PricedDeferral):
@@ -48,7 +55,8 @@ class TwoStageDeferral(PricedDeferral):
         Gives the own answers: ``predictor.predict(X)`` on the same queries.  It is never fitted here.  `clone`, and with it
         cross-validation and every search, forgets the fit of what is not wrapped: pass
         ``sklearn.frozen.FrozenEstimator(classifier)`` there.  Needed with ``experts=`` only; a table of outcomes says by
-        itself how good the own answers are.
+        itself how good the own answers are.  The queries of `fit` must be others than those it was trained on, where it looks
+        better than it is and too few queries are deferred; if there are no others, `PostHocDeferral` cross-fits.
     estimator : {"linear", "mlp"}, torch module or scikit-learn classifier, default="linear"
         What gives the scores.  "linear": L-BFGS on the exact gradient.  "mlp" or a module: torch, stopped early on the true
         deferral loss.  A classifier, with the cross-entropy: one clone, fitted to queries that are repeated once per arm,
@@ -56,19 +64,24 @@ class TwoStageDeferral(PricedDeferral):
         ``predict_proba``.
     comp_sum : str, default="cross_entropy"
         ell, a key of `defer.losses.COMP_SUMS`.  "cross_entropy", "sum_exponential" and "constrained" are convex; the linear
-        model of the others is fitted from zero and from the cross-entropy solution, and the lower is kept.
+        model of the others is fitted from zero, from the cross-entropy solution and from solutions followed on from there (q = 0, 0.2, ... of the
+        generalised cross-entropy, whose q = 1 is the mean absolute error), and the lowest is kept.  At q = 1 scores are an order
+        and no quality: a `Share` can be asked for, and no `Budget` or `QualityTarget`.
     q : float, default=0.7
         Of "generalized_cross_entropy".
     weighting : {"one_minus_cost", "cost_of_others"}, default="one_minus_cost"
         Weight of arm j: 1 - c_j, or the sum of the costs of the other arms, which needs every outcome observed.  The
         population minimisers decide alike.
     missing : {"at_random", "impute"}, default="at_random"
-        What is assumed of experts who were not asked, as for `MultiExpertDeferral`.  It concerns answers alone: gaps of a
-        table of outcomes are always missing at random, or weighted.
+        What is assumed of experts who were not asked.  "at_random": given the query, whether an expert was asked has nothing to
+        do with what it would have answered.  Arms share one term, so what was observed is weighted by the inverse of
+        P(asked | x), estimated by a logistic regression for every expert, or of the ``propensity`` that is given to `fit`.
+        "impute" is that of `MultiExpertDeferral`, and concerns answers alone: gaps of a table of outcomes are always missing at
+        random, or weighted.
     expert_model : classifier, optional
         Of "impute": P(expert right | query and label); by default a `LogisticRegression`.
     rescale : bool, default=False
-        Map the least and the largest of all costs to 0 and 1; else costs outside [0, 1] are an error.  It is needed for a
+        Map the least and the largest of all costs to 0 and 1, wherever they lie; else costs outside [0, 1] are an error.  It is needed for a
         `cost_weight`, since a wrong answer that was paid for costs more than 1.
     C : float, default=1.0
         Inverse strength of the penalty of the linear model, as in `LogisticRegression`: with labels of the arm to take as
@@ -78,7 +91,8 @@ class TwoStageDeferral(PricedDeferral):
         decide at another one is an error.  Limits are followed by the fitted scores.
     max_iter : int, default=1000
     tol : float, default=1e-4
-        Of the linear model: stop where no derivative of the objective exceeds it.
+        Of the linear model: stop where no derivative of the objective exceeds it, by a coefficient in units of the spread of its
+        feature; warns where it is not reached.
     hidden : int or sequence of int, default=(64,)
     learning_rate : float, default=3e-3
     max_epochs : int, default=200
@@ -180,13 +194,16 @@ class TwoStageDeferral(PricedDeferral):
         return self.model_.scores(X)
 
     def _fit(self, X: Any, outcomes: Outcomes) -> None:
-        X, weight = as_features(X, owner="TwoStageDeferral"), row_or_cell_weights(outcomes)
+        X = as_features(X, owner="TwoStageDeferral")
+        weight = row_or_cell_weights(outcomes, X)
         learner = self._checked_learner(weight)
         cost = 1.0 - outcomes.quality
         self._fix_cost_weight(outcomes, learned=True)
         self.trained_cost_weight_ = 0.0 if outcomes.cost is None else float(self.cost_weight)
+        self._learn_cost(X, outcomes)
         if self.trained_cost_weight_:
-            cost = cost + self.cost_weight * filled_cost(outcomes, self.mean_cost_)
+            cost = cost + self.cost_weight * filled_cost(outcomes, self._cost_at(X))
+        cost = counted_cost(cost, weight)
         what = "1 - quality + cost_weight * cost" if self.trained_cost_weight_ else "1 - quality"
         self.scale_ = cost_scale(
             cost, owner="TwoStageDeferral", names=outcomes.arms.tolist(), rescale=self.rescale, what=what
@@ -194,17 +211,23 @@ class TwoStageDeferral(PricedDeferral):
         # What was not observed has weight 0; any number in range will do.
         cost = np.where(np.isfinite(cost), self.scale_.scaled(cost), 1.0)
         bound: Any = _WEIGHTING[self.weighting]
-        options = {"q": self.q} if self.comp_sum == "generalized_cross_entropy" else {}
-        problem, start = (
-            ScoreProblem(cost, weight, partial(_credit_loss, name, self.weighting, given))
-            for name, given in ((self.comp_sum, options), ("cross_entropy", {}))
+
+        def problem(name: str, **options: Any) -> ScoreProblem:
+            return ScoreProblem(cost, weight, partial(_credit_loss, name, self.weighting, options))
+
+        q = self._followed_q
+        paths = (
+            []
+            if q is None
+            else [[problem("cross_entropy")], followed(q, lambda q: problem("generalized_cross_entropy", q=q))]
         )
+        options = {"q": self.q} if self.comp_sum == "generalized_cross_entropy" else {}
         form = None
         if self.comp_sum == "cross_entropy":
             cell = weight[:, None] if weight.ndim == 1 else weight
             form = ClassifierForm(cell * (credit_bound(cost, bound) - cost))
             warn_of_no_credit(form.credit, weight, owner="TwoStageDeferral")
-        self.model_ = learner.fit(X, problem, form=form, convex_start=start if self.comp_sum in _NOT_CONVEX else None)
+        self.model_ = learner.fit(X, problem(self.comp_sum, **options), form=form, paths=paths)
         self.n_iter_ = n_iterations(self.model_)
         self.totals_ = fit_credit_totals(X, cost, weight, bound=bound, C=self.C)
 
@@ -226,6 +249,7 @@ class TwoStageDeferral(PricedDeferral):
         )  # fmt: skip
         quality = outcomes.quality.copy()
         quality[:, 0] = own == answers.classes[answers.label]
+        _warn_of_leakage(self.predictor, quality[:, 0], outcomes.sample_weight)
 
         def learn(X: Any, outcomes: Outcomes) -> None:
             self._fit(X, outcomes)
@@ -236,7 +260,14 @@ class TwoStageDeferral(PricedDeferral):
     def _predict_quality(self, X: Any) -> Floats:
         X = as_features(X, owner="TwoStageDeferral")
         share = credit_shares(self.model_.scores(X), comp_sum=self.comp_sum, q=self.q)
-        return self.scale_.utility(self.totals_.utility(share, X)) + self.trained_cost_weight_ * self.mean_cost_
+        return self.scale_.utility(self.totals_.utility(share, X)) + self.trained_cost_weight_ * self._cost_at(X)
+
+    @property
+    def _order_only(self) -> tuple[str, str] | None:
+        if self._followed_q != 1.0:
+            return None
+        q = "" if self.comp_sum == "mean_absolute_error" else " with q=1"
+        return f"comp_sum={self.comp_sum!r}{q}", "another comp_sum such as 'cross_entropy'"
 
     def _predict_own(self, X: Any) -> NDArray[np.intp]:
         own = self._own_answers(X)
@@ -291,6 +322,11 @@ class TwoStageDeferral(PricedDeferral):
         except TypeError:
             return  # no estimator of scikit-learn: what predicts is taken at its word
 
+    @property
+    def _followed_q(self) -> float | None:
+        """The loss as a generalised cross-entropy, where it is one that is not convex; 1 is the mean absolute error."""
+        return {"generalized_cross_entropy": self.q, "mean_absolute_error": 1.0}.get(self.comp_sum)
+
     def _check_parameters(self) -> None:
         check_choices(self, comp_sum=COMP_SUMS, weighting=_WEIGHTING, missing=MISSING)
         check_shares("TwoStageDeferral", q=self.q)
@@ -307,6 +343,18 @@ class TwoStageDeferral(PricedDeferral):
             "TwoStageDeferral", self.estimator, self.C, self.max_iter, self.tol, self.hidden, self.learning_rate,
             self.max_epochs, self.random_state,
         )  # fmt: skip
+
+
+def _warn_of_leakage(predictor: Any, right: Floats, weight: Floats | None) -> None:
+    counted = right if weight is None else right[weight > 0]
+    if len(counted) >= _ENOUGH and counted.all():
+        warnings.warn(
+            f"TwoStageDeferral: the predictor {type(predictor).__name__} is right on all {len(counted)} queries of fit, as a model is "
+            "on its own training data: it looks better than it is, and nothing is deferred to experts who cost or err; fit on "
+            "queries that it has not seen, or take PostHocDeferral, which cross-fits",
+            LeakageWarning,
+            stacklevel=4,
+        )
 
 
 def _credit_loss(name: str, weighting: str, options: dict[str, Any], scores: Any, cost: Any, weight: Any) -> Any:

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import warnings
 from numbers import Integral
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.base import clone
 from sklearn.model_selection import GroupKFold, KFold, check_cv
+from sklearn.utils import _safe_indexing
+from sklearn.utils.validation import has_fit_parameter
 
 from defer.estimators.deferral.answers import ExpertAnswers
 from defer.estimators.outcomes_input import Outcomes
-from defer.exceptions import RouterInputError
+from defer.exceptions import (
+    DegenerateExpertWarning,
+    MissingPropensityWarning,
+    RouterInputError,
+    SupportWarning,
+)
+from defer.portfolios.arm_matrix import ArmMatrix
 
-__all__ = ["Rows", "check_part", "held_out_folds"]
+__all__ = ["Rows", "check_part", "fit_part", "held_out_folds", "last_step"]
 
 Rows = NDArray[np.intp]
 """Indices of queries."""
@@ -32,15 +42,13 @@ def held_out_folds(cv: Any, n: int, groups: NDArray[Any] | None) -> list[tuple[R
     Raises
     ------
     RouterInputError
-        If a query is in no test part or in several, there are fewer than two folds, or groups have another shape.
+        If a query is in no test part or in several, or there are fewer than two folds or groups.
 
     Examples
     --------
     >>> sorted(test.tolist() for _, test in held_out_folds(5, 2, None))
     [[0], [1]]
     """
-    if groups is not None and groups.shape != (n,):
-        raise RouterInputError(f"TunedRouter: groups must have shape ({n},), got {groups.shape}")
     if not isinstance(cv, Integral):
         splits = list(check_cv(cv).split(np.zeros((n, 1)), np.zeros(n), groups))
         times = np.bincount(np.concatenate([test for _, test in splits]), minlength=n)
@@ -62,6 +70,76 @@ def held_out_folds(cv: Any, n: int, groups: NDArray[Any] | None) -> list[tuple[R
     if groups is not None:
         splitter = GroupKFold(folds, shuffle=True, random_state=0)
     return list(splitter.split(np.zeros((n, 1)), None, groups))
+
+
+def fit_part(
+    router: Any,
+    X: Any,
+    outcomes: Outcomes,
+    answers: ExpertAnswers | None,
+    groups: NDArray[np.intp] | None,
+    rows: Rows | None,
+) -> Any:
+    """A clone of a router, fitted on some of the queries.
+
+    Parameters
+    ----------
+    router : router or pipeline
+    X : n queries
+    outcomes : Outcomes
+        Of all queries.
+    answers : ExpertAnswers or None
+        Given where the router is fitted on them.
+    groups : array of shape (n,) or None
+        Handed on where the router takes them.
+    rows : int array or None
+        Queries to fit on; None = all.
+
+    Examples
+    --------
+    >>> from defer.estimators import QualityRouter
+    >>> from defer.estimators.outcomes_input import read_outcomes
+    >>> outcomes = read_outcomes([[1.0, 0.0], [0.0, 1.0], [9.0, 9.0]], n=3)
+    >>> fit_part(QualityRouter(), np.zeros((3, 1)), outcomes, None, None, np.arange(2)).predict_quality([[0.0]]).tolist()
+    [[0.5, 0.5]]
+    """
+
+    def part(table: Any) -> Any:
+        return table if table is None or rows is None else table[rows]
+
+    names = outcomes.arms.tolist()
+    options = {"propensity": part(outcomes.propensity), "sample_weight": part(outcomes.sample_weight)}
+    if answers is None:
+        target: Any = ArmMatrix(part(outcomes.quality), arms=names)
+    else:
+        answers = answers if rows is None else answers.take(rows)
+        target, options["experts"] = answers.classes[answers.label], answers
+        if outcomes.cell_propensity is not None:
+            options["propensity"] = part(outcomes.cell_propensity)[:, 1:]
+    if outcomes.cost is not None:
+        options["cost"] = ArmMatrix(part(outcomes.cost), arms=names)
+    if groups is not None and has_fit_parameter(last_step(router), "groups"):
+        options["groups"] = part(groups)
+    queries = X if rows is None else _safe_indexing(X, rows)
+    with warnings.catch_warnings():
+        # The caller was told once.
+        for told in (MissingPropensityWarning, DegenerateExpertWarning, SupportWarning):
+            warnings.simplefilter("ignore", told)
+        return clone(router).fit(queries, target, **{key: value for key, value in options.items() if value is not None})
+
+
+def last_step(router: Any) -> Any:
+    """The router at the end of a pipeline, or the router itself.
+
+    Examples
+    --------
+    >>> from defer.estimators import QualityRouter, make_pipeline
+    >>> last_step(make_pipeline(make_pipeline(QualityRouter())))
+    QualityRouter()
+    """
+    while hasattr(router, "steps"):
+        router = router.steps[-1][1]
+    return router
 
 
 def check_part(outcomes: Outcomes, answers: ExpertAnswers | None, train: Rows, fold: str) -> None:

@@ -8,10 +8,11 @@ import numpy as np
 
 from defer.estimators.base import BaseRouter
 from defer.estimators.outcomes_input import Outcomes
+from defer.estimators.tuning.folds import last_step
 from defer.exceptions import RouterInputError
 from defer.portfolios.limits import Budget, Capacity, Limit, QualityTarget, RiskLevel, Share
 
-__all__ = ["check_limit", "check_rule"]
+__all__ = ["check_limit", "check_order", "check_rule"]
 
 
 def check_rule(router: Any) -> None:
@@ -27,14 +28,34 @@ def check_rule(router: Any) -> None:
     >>> from defer.estimators import QualityRouter
     >>> check_rule(QualityRouter())
     """
-    last = router
-    while hasattr(last, "steps"):
-        last = last.steps[-1][1]
+    last = last_step(router)
     if isinstance(last, BaseRouter) and type(last)._choose is not BaseRouter._choose:
         name = type(last).__name__
         raise RouterInputError(
             f"TunedRouter: {name} chooses arms by a rule of its own, which an operating point would replace: fit the "
             f"{name} itself, and give the limit to route(X, limit=...)"
+        )
+
+
+def check_order(router: Any, limit: Limit | None) -> None:
+    """Refuse a limit that weighs quality against cost, where the predictions of a router put queries in order and no more.
+
+    Raises
+    ------
+    RouterInputError
+        Names the option of the router, and what else to take.
+
+    Examples
+    --------
+    >>> from defer.estimators import SingleStageDeferral
+    >>> check_order(SingleStageDeferral("realizable"), Share("own", at_least=0.5))
+    """
+    last = last_step(router)
+    order = getattr(last, "_order_only", None)
+    if order is not None and isinstance(limit, (Budget, QualityTarget, RiskLevel)):
+        raise RouterInputError(
+            f"TunedRouter: a {type(limit).__name__} weighs quality against cost, and {type(last).__name__} with {order[0]} gives an "
+            f"order of queries and no quality; use a Share, or {order[1]}"
         )
 
 

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import warnings
 from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import clone
 from sklearn.utils import _safe_indexing, get_tags
 from sklearn.utils.metaestimators import available_if
 
 from defer.estimators.base import BaseRouter, at_cost_weight, check_cost_weight
 from defer.estimators.deferral.answers import ExpertAnswers, read_answers
+from defer.estimators.deferral.asked_model import asked_probability
 from defer.estimators.deferral.expert_outcomes import expert_outcomes
+from defer.estimators.deferral.panel_tables import group_codes
 from defer.estimators.deferral.system_answers import refuse_labels, system_answer, system_log, system_utility
 from defer.estimators.outcomes_input import Outcomes, read_weight
 from defer.estimators.quality import QualityRouter
 from defer.estimators.queries import n_queries, text_groups
 from defer.estimators.routing import Routing
-from defer.estimators.tuning.folds import Rows, check_part, held_out_folds
+from defer.estimators.tuning.folds import Rows, check_part, fit_part, held_out_folds
 from defer.estimators.tuning.operating_point import (
     HeldOut,
     OperatingPoint,
@@ -28,9 +28,8 @@ from defer.estimators.tuning.operating_point import (
     favour,
     find_operating_point,
 )
-from defer.estimators.tuning.tunable import check_limit, check_rule
-from defer.exceptions import DegenerateExpertWarning, MissingPropensityWarning, RouterInputError
-from defer.portfolios.arm_matrix import ArmMatrix
+from defer.estimators.tuning.tunable import check_limit, check_order, check_rule
+from defer.exceptions import RouterInputError
 from defer.portfolios.assignment import Choice, choose, choose_at_price
 from defer.portfolios.limits import Limit, Share
 from defer.portfolios.outcomes import OutcomeLog
@@ -60,7 +59,8 @@ class TunedRouter(BaseRouter):
         `RiskLevel`: the highest price whose out-of-fold loss of quality against every single arm is shown, at the stated
         confidence, to be at most `risk`.
     cv : int, splitter or iterable of splits, default=5
-        Every query must be in exactly one test part.  Where it is a number and no ``groups`` are given, equal texts are
+        Every query must be in exactly one test part.  A router that cross-fits within the parts needs a number or a splitter
+        as its own ``cv``, since the indices of a list would be those of all queries.  Where it is a number and no ``groups`` are given, equal texts are
         kept in one fold.
 
     Attributes
@@ -84,7 +84,11 @@ class TunedRouter(BaseRouter):
     its utility.  `score` is the realised utility at the inner router's own cost weight, so that fitted prices do not make
     scores incomparable.
 
-    For partly observed outcomes realised means are doubly robust.  The confidence of a `RiskLevel` is exact for a router
+    For partly observed outcomes realised means are doubly robust.  Without propensities answers of experts are taken to be
+    missing at random given the query: P(asked | x) is estimated by a logistic regression for every expert on `X`, where that
+    is a table of numbers (in a pipeline, before its transformers), and by the share of the queries on which it was asked where
+    it is not.  Gaps of a table of outcomes count by that share: they are taken to have nothing to do with the query either,
+    unless the predictions are right.  The confidence of a `RiskLevel` is exact for a router
     fitted elsewhere; the refit on all folds is assumed to be no worse than the fits on parts.  Qualities within [0, 1]
     are taken to range over all of it, others over what was observed.  Groups count as one observation each.
 
@@ -156,7 +160,7 @@ class TunedRouter(BaseRouter):
         cost, propensity, sample_weight : optional
             As for `BaseRouter.fit`, or for `BaseDeferral.fit` with `experts`.
         groups : array of shape (n,), optional
-            Keeps rows of one group in one fold.
+            Keeps rows of one group in one fold, here and, where the router cross-fits too, in its own folds.
 
         Returns
         -------
@@ -165,8 +169,9 @@ class TunedRouter(BaseRouter):
         Raises
         ------
         RouterInputError
-            Also if the limit cannot be tuned for, the router has a rule of its own for limits (as `SingleArm` has), or an
-            arm is never observed, or one class of `y` is all there is, in the training part of a fold.
+            Also if the limit cannot be tuned for, the router has a rule of its own for limits (as `SingleArm` has) or
+            predicts an order of queries alone, or an arm is never observed, or one class of `y` is all there is, in the
+            training part of a fold.
         InfeasibleLimitError
             If the limit cannot be met out of fold; says what the nearest feasible one is.
         """
@@ -176,9 +181,10 @@ class TunedRouter(BaseRouter):
             )
         check_cost_weight(self._base())
         check_rule(self._base())
+        check_order(self._base(), self.limit)
         if hasattr(self, "operating_point_"):
             del self.operating_point_
-        self._groups = None if groups is None else np.asarray(groups)
+        self._groups = None if groups is None else group_codes(groups, n=n_queries(X))
         self._answers = None
         try:
             if experts is None:
@@ -311,6 +317,9 @@ class TunedRouter(BaseRouter):
             point, self.arm_bonus_ = find_operating_point(held_out, limit, names)
         self.operating_point_, self.limit_ = point, limit
 
+    def _check_own_cost_weight(self) -> None:
+        check_cost_weight(self._base())
+
     def _predict_quality(self, X: Any) -> Floats:
         return self.router_.predict_quality(X)
 
@@ -323,6 +332,7 @@ class TunedRouter(BaseRouter):
 
     def _choose(self, utility: Floats, quality: Floats, cost: Floats, limit: Limit | None) -> Choice:
         if limit is not None:
+            check_order(self.router_, limit)
             return choose(utility, quality, cost, limit, arms=self.arms_.tolist())
         # A policy file of an earlier version may not say what it was fitted for.
         point, fitted_for = self.operating_point_, getattr(self, "limit_", self.limit)
@@ -332,30 +342,15 @@ class TunedRouter(BaseRouter):
         return choose_at_price(own, cost, price=point.price, fraction=point.fraction)
 
     def _fit_part(self, X: Any, outcomes: Outcomes, rows: Rows | None) -> Any:
-        def part(table: Any) -> Any:
-            return table if table is None or rows is None else table[rows]
+        return fit_part(self._base(), X, outcomes, self._answers, self._groups, rows)
 
-        names = self.arms_.tolist()
-        options = {"propensity": part(outcomes.propensity), "sample_weight": part(outcomes.sample_weight)}
-        if self._answers is None:
-            target: Any = ArmMatrix(part(outcomes.quality), arms=names)
-        else:
-            answers = self._answers if rows is None else self._answers.take(rows)
-            target, options["experts"] = answers.classes[answers.label], answers
-            if outcomes.cell_propensity is not None:
-                options["propensity"] = part(outcomes.cell_propensity)[:, 1:]
-        if outcomes.cost is not None:
-            options["cost"] = ArmMatrix(part(outcomes.cost), arms=names)
-        queries = X if rows is None else _safe_indexing(X, rows)
-        with warnings.catch_warnings():
-            # The caller was told once.
-            warnings.simplefilter("ignore", MissingPropensityWarning)
-            warnings.simplefilter("ignore", DegenerateExpertWarning)
-            return clone(self._base()).fit(
-                queries,
-                target,
-                **{name: value for name, value in options.items() if value is not None},
-            )
+    def _observed_chance(self, X: Any, outcomes: Outcomes, weight: Floats) -> Floats | None:
+        """Probability with which outcomes were observed, as `doubly_robust` takes it."""
+        if outcomes.cell_propensity is not None:
+            return outcomes.cell_propensity
+        if self._answers is not None and outcomes.weighting == "missing at random":
+            return asked_probability(X, np.isfinite(outcomes.quality), weight=weight)
+        return outcomes.propensity
 
     def _held_out(self, X: Any, outcomes: Outcomes) -> HeldOut:
         """Out-of-fold predictions beside realised outcomes; fits the router on everything too."""
@@ -369,6 +364,7 @@ class TunedRouter(BaseRouter):
         for number, (train, test) in enumerate(folds, start=1):
             check_part(outcomes, self._answers, train, f"fold {number} of {len(folds)}")
             fitted, queries = self._fit_part(X, outcomes, train), _safe_indexing(X, test)
+            check_order(fitted, self.limit)  # which may hang on how many arms there are
             for table, same, predict in zip(tables, steady, (fitted.predict_quality, fitted.predict_cost), strict=True):
                 table[test] = predict(queries)
                 same &= (table[test] == table[test[0]]).all(axis=0)
@@ -386,7 +382,7 @@ class TunedRouter(BaseRouter):
         quality, cost = tables
         costs = np.zeros((n, m)) if outcomes.cost is None else outcomes.cost
         kept = np.flatnonzero(weight > 0)
-        propensity = outcomes.propensity if outcomes.cell_propensity is None else outcomes.cell_propensity
+        propensity = self._observed_chance(X, outcomes, weight)
         return HeldOut(
             utility=at_cost_weight(quality, cost, self._own_cost_weight)[kept],
             predicted_cost=cost[kept],

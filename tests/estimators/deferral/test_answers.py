@@ -12,7 +12,7 @@ import pytest
 
 from defer.estimators.deferral.answers import read_answers, read_expert_table
 from defer.estimators.deferral.expert_outcomes import cost_table, expert_outcomes, outcome_weights, propensity_table
-from defer.exceptions import DeferWarning, DegenerateExpertWarning, RouterInputError
+from defer.exceptions import DeferWarning, DegenerateExpertWarning, RouterInputError, SupportWarning
 
 GAPS = ["a", None, "b"]
 ONE_EXPERT: dict[str, Any] = {
@@ -232,22 +232,45 @@ def test_outcomes_without_gaps_weigh_what_their_rows_do() -> None:
         outcomes_of(FULL, propensity=np.ones(3))
 
 
-def test_gaps_at_random_are_made_up_for_by_those_who_were_asked() -> None:
+def test_an_answer_counts_once_where_gaps_are_at_random() -> None:
     outcomes = outcomes_of(GAPPED)
     assert outcomes.weighting == "missing at random"
-    weight = outcome_weights(outcomes)
-    np.testing.assert_allclose(weight, [[1, 4 / 3, 2], [1, 4 / 3, 0], [1, 4 / 3, 0], [1, 0, 2]])
-    np.testing.assert_allclose(weight.sum(axis=0), 4.0)
+    np.testing.assert_array_equal(outcome_weights(outcomes), [[1, 1, 1], [1, 1, 0], [1, 1, 0], [1, 0, 1]])
     heavy = outcome_weights(outcomes_of(GAPPED, sample_weight=[1.0, 1.0, 5.0, 1.0]))
-    np.testing.assert_allclose(heavy.sum(axis=0), 8.0)
+    np.testing.assert_array_equal(heavy, [[1, 1, 1], [1, 1, 0], [5, 5, 0], [1, 0, 1]])
 
 
-def test_propensities_weigh_what_was_seen() -> None:
+@pytest.mark.filterwarnings("ignore::defer.exceptions.SupportWarning")
+def test_propensities_weigh_what_was_seen_up_to_a_factor() -> None:
     outcomes = outcomes_of(GAPPED, propensity=[[0.5, 0.25], [0.5, np.nan], [1.0, 7.0], [np.nan, 0.5]])
     assert outcomes.weighting == "inverse propensity"
-    np.testing.assert_allclose(outcome_weights(outcomes), [[1, 2, 4], [1, 2, 0], [1, 1, 0], [1, 0, 2]])
+    # In proportion 2 : 2 : 1 and 4 : 2, and as much in sum as there are answers.
+    np.testing.assert_allclose(
+        outcome_weights(outcomes), [[1, 6 / 5, 4 / 3], [1, 6 / 5, 0], [1, 3 / 5, 0], [1, 0, 2 / 3]]
+    )
     weighted = outcomes_of(GAPPED, propensity=[0.5, 0.5, 1.0, 0.25], sample_weight=[2.0, 1.0, 1.0, 1.0])
-    np.testing.assert_allclose(outcome_weights(weighted), [[2, 4, 4], [1, 2, 0], [1, 1, 0], [1, 0, 4]])
+    np.testing.assert_allclose(
+        outcome_weights(weighted), [[2, 16 / 7, 3 / 2], [1, 8 / 7, 0], [1, 4 / 7, 0], [1, 0, 3 / 2]]
+    )
+
+
+def test_answers_that_are_worth_few_by_their_propensities_are_told_of() -> None:
+    y, answers = np.tile([0, 1], 50), np.column_stack([np.tile([0, 1, 1, 0], 25)] * 2).astype(object)
+    answers[40:, 1] = None
+    chance = np.full((100, 2), 0.4)
+    chance[0, 1] = 0.001
+    # One answer weighs 1000 and 39 weigh 2.5: (1097.5)^2 / (1000^2 + 39 * 2.5^2) = 1.2.
+    with pytest.warns(
+        SupportWarning,
+        match=r"propensity: the 40 answers of expert 'expert 2' are worth 1\.2 \(effective sample size of their inverse propensities\), "
+        r"and one of them has 91% of the weight; raise the smallest propensities, as in np\.clip\(propensity, 0\.05, 1\)",
+    ) as told:
+        outcomes_of(answers, y=y, propensity=chance)
+    assert len(told) == 1
+    outcomes_of(answers, y=y, propensity=np.clip(chance, 0.2, 1.0))
+    outcomes_of(answers, y=y)  # without propensities nothing is weighted
+    light = np.where(np.arange(100) == 0, 0.0, 1.0)
+    outcomes_of(answers, y=y, propensity=chance, sample_weight=light)  # the answer that weighs most has no weight
 
 
 @pytest.mark.parametrize(

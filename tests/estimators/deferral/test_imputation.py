@@ -48,6 +48,30 @@ def test_a_gap_is_filled_with_what_a_logistic_regression_on_query_and_label_says
         )
 
 
+@pytest.mark.parametrize("few", [False, True])
+def test_answers_without_weight_are_as_none(few: bool) -> None:
+    X, y, _, experts = specialists(24 if few else 400, seed=4)
+    weight = np.random.default_rng(0).integers(0, 3, size=len(y)).astype(float)
+    kept = weight > 0
+    whole = impute_right(X, read_answers(y, experts, n=len(y)), sample_weight=weight)
+    left = impute_right(X[kept], read_answers(y[kept], experts[kept], n=kept.sum()), sample_weight=weight[kept])
+    np.testing.assert_allclose(whole[kept], left, atol=1e-6)
+    assert not np.allclose(whole, impute_right(X, read_answers(y, experts, n=len(y))), atol=1e-3)
+    one, other = (
+        MultiExpertDeferral(missing="impute", tol=1e-8)
+        .fit(X[rows], y[rows], experts=experts[rows], sample_weight=weight[rows])
+        .predict_quality(X)
+        for rows in (np.ones(len(y), dtype=bool), kept)
+    )
+    np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_few_answers_count_by_their_weight() -> None:
+    answers = read_answers([0, 1, 1, 0], [[0], [1], [None], [1]], n=4)  # right, right, not asked, wrong
+    right = impute_right(np.zeros((4, 1)), answers, sample_weight=np.array([1.0, 1.0, 5.0, 2.0]))
+    assert right[2, 0] == pytest.approx((3 * 0.5 + 1) / (3 + 2))
+
+
 def test_it_undoes_that_experts_were_asked_where_they_are_good() -> None:
     # 20,000 queries: where an expert is seldom asked, its accuracy has a standard error of 0.012, and the mean one of 0.008.
     X, y, chance, experts = specialists(20_000, seed=2)

@@ -15,8 +15,9 @@ def test_weights_are_of_rows_or_where_something_is_missing_of_cells() -> None:
     whole, weight = read_outcomes([[1.0, 0.0]] * 2, n=2, sample_weight=[1.0, 3.0]), np.array([1.0, 3.0])
     np.testing.assert_array_equal(row_or_cell_weights(whole), weight)
     partly = read_outcomes([[1.0, 0.0], [1.0, np.nan]], n=2, sample_weight=weight)
-    # The second arm was seen on a quarter of the weight, and stands for all of it.
-    np.testing.assert_array_equal(row_or_cell_weights(partly), [[1.0, 4.0], [3.0, 0.0]])
+    np.testing.assert_array_equal(row_or_cell_weights(partly), [[1.0, 1.0], [3.0, 0.0]])
+    # Where arms share a term the second, which was seen on a quarter of the weight, stands for all of it.
+    np.testing.assert_array_equal(row_or_cell_weights(partly, ["no", "table"]), [[1.0, 4.0], [3.0, 0.0]])
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -211,3 +212,25 @@ def test_what_a_model_takes_is_asked_of_its_last_step() -> None:
     assert not takes_weight(pipeline)
     assert takes_weight(make_pipeline(StandardScaler(), Ridge()))
     assert take_sparse(None, "lr", LogisticRegression, LogisticRegression())
+
+
+class Fixed(ClassifierMixin, BaseEstimator):
+    """A finished model behind the face of one that is fitted: it answers in labels of its own, in an order of its own."""
+
+    classes_ = np.array(["yes", "maybe", "no"])
+
+    def fit(self, X: Any, y: Any) -> Fixed:
+        assert set(np.unique(y)) <= {"no", "yes"}  # it is told labels, and no codes
+        return self
+
+    def predict_proba(self, X: Any) -> Any:
+        return np.column_stack([X[:, 0] > 0, np.zeros(len(X)), X[:, 0] <= 0]).astype(float)
+
+
+@pytest.mark.parametrize("make", [PostHocDeferral, LearnedTriage, ConfidenceDeferral])
+def test_a_base_that_answers_in_labels_of_its_own_is_read_by_name(make: Any) -> None:
+    X = np.linspace(-1.0, 1.0, 40)[:, None]
+    y = np.where(X[:, 0] > 0, "yes", "no")
+    expert = np.where(np.arange(40) % 3 == 0, "yes", "no")
+    router = make(base=Fixed(), random_state=0).fit(X, y, experts=expert)
+    assert router.predict_own(X).tolist() == y.tolist()

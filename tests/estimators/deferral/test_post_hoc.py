@@ -20,8 +20,10 @@ from sklearn.pipeline import make_pipeline
 
 from defer import evaluate, load, save
 from defer.estimators import PostHocDeferral
-from defer.estimators.deferral.partial_scores import fit_partial_scores
+from defer.estimators.deferral.linear import fit_linear_scores
+from defer.estimators.deferral.partial_scores import _two_sided, fit_partial_scores
 from defer.estimators.deferral.score_features import score_features
+from defer.estimators.deferral.score_problem import ScoreProblem
 from defer.exceptions import CostRangeError, RouterInputError
 from defer.portfolios.limits import Share
 
@@ -315,3 +317,22 @@ def test_a_regressor_of_the_user_takes_the_place_of_ridge(clinic: Any) -> None:
     router = PostHocDeferral("regression", KNeighborsClassifier(5), expert_model=Ridge(alpha=1e8), random_state=0)
     quality = router.fit(X, y, experts=answer).predict_quality(X)
     assert np.ptp(quality, axis=0).max() < 1e-3
+
+
+def test_partial_with_the_sigmoid_margin_starts_from_the_logistic_solution_too() -> None:
+    # Costs of a few outliers draw the sigmoid loss from zero to a plateau.
+    gap = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        X, cost, weight = rng.normal(size=(60, 3)), rng.random((60, 2)), np.ones((60, 2))
+        options: dict[str, Any] = {"C": 1e4, "max_iter": 2000, "tol": 1e-6}
+        found = fit_partial_scores(X, cost, weight, margin="sigmoid", **options).model.objective
+        problems = {name: ScoreProblem(cost, weight, _two_sided(name)) for name in ("logistic", "sigmoid")}
+        options["C"] /= 2
+        logistic = fit_linear_scores(X, problems["logistic"], **options)
+        alone = [
+            fit_linear_scores(X, problems["sigmoid"], start=start, **options).objective for start in (None, logistic)
+        ]
+        assert found == pytest.approx(min(alone), abs=1e-6)
+        gap.append(alone[0] - alone[1])
+    assert max(gap) > 1e-3

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 
@@ -133,3 +134,119 @@ def test_costs_of_a_table_can_be_part_of_training(surrogate: str) -> None:
     utility = fitted.predict_utility(np.eye(2))
     np.testing.assert_allclose(utility, quality - 0.5 * cost, atol=1e-4)
     assert fitted.predict(np.eye(2)).tolist() == [0, 1]
+
+
+DEAR = np.array([0.0, 0.4, 0.1, 0.3])  # price of asking, by kind of query
+OWN, ASKED = np.array([0.9, 0.6, 0.75, 0.55]), np.array([0.8, 0.7, 0.6, 0.9])  # P(right), by kind
+
+
+def kinds() -> dict[str, Any]:
+    """Every outcome of four kinds of queries with its probability as a weight; label 0 is the more likely one."""
+    cells = [(kind, label, right) for kind in range(4) for label in (0, 1) for right in (0, 1)]
+    kind, label, right = np.array(cells).T
+    chance = np.where(label, 1 - OWN[kind], OWN[kind]) * np.where(right, ASKED[kind], 1 - ASKED[kind])
+    return {
+        "X": np.eye(4)[kind], "y": label, "experts": np.where(right, label, 1 - label),
+        "cost": np.column_stack([np.zeros(16), DEAR[kind]]), "sample_weight": 1e4 * chance,
+    }  # fmt: skip
+
+
+EXACT: dict[str, Any] = {"C": 1e9, "tol": 1e-9, "max_iter": 5000, "cost_weight": 1.0}
+BASE = FrozenEstimator(LogisticRegression(C=1e9, tol=1e-10, max_iter=5000).fit(
+    kinds()["X"], kinds()["y"], sample_weight=kinds()["sample_weight"]
+))  # fmt: skip
+BY_KIND = {
+    "ova": SingleStageDeferral("ova", costs="training", rescale=True, **EXACT),
+    "softmax": SingleStageDeferral("softmax", costs="training", rescale=True, **EXACT),
+    "cost-sensitive": SingleStageDeferral("cost_sensitive", costs="training", **EXACT),
+    "several": MultiExpertDeferral("softmax", costs="training", rescale=True, **EXACT),
+    "two stages": TwoStageDeferral(BASE, rescale=True, **EXACT),
+    "cost of others": TwoStageDeferral(BASE, rescale=True, weighting="cost_of_others", **EXACT),
+    "partial": PostHocDeferral("partial", BASE, features="queries", **EXACT),
+    "at decision": SingleStageDeferral("softmax", **EXACT),
+    "regression": PostHocDeferral("regression", BASE, features="queries", C=1e9, cost_weight=1.0),
+}
+
+
+@pytest.mark.parametrize("name", BY_KIND)
+def test_costs_that_differ_by_query_are_told_from_quality(name: str) -> None:
+    router = clone(BY_KIND[name]).fit(**kinds())
+    np.testing.assert_allclose(router.predict_quality(np.eye(4)), np.column_stack([OWN, ASKED]), atol=1e-3)
+    np.testing.assert_allclose(router.predict_cost(np.eye(4)), np.column_stack([np.zeros(4), DEAR]), atol=1e-6)
+    assert router.defer_mask(np.eye(4)).tolist() == (ASKED - DEAR > OWN).tolist()
+    assert router.predict_cost(np.array([[0.0, 9.0, 0.0, 0.0]])).max() <= 0.4  # no dearer than anything that was seen
+
+
+@pytest.mark.parametrize("name", BY_KIND)
+def test_one_cost_of_an_arm_is_its_mean(name: str) -> None:
+    data = kinds()
+    data["cost"] = np.tile([0.0, 0.1 + 0.2], (16, 1))
+    data["cost"][0, 1] = 0.3  # but for the last bit
+    router = clone(BY_KIND[name]).fit(**data)
+    assert router.cost_model_ is None
+    np.testing.assert_allclose(router.predict_quality(np.eye(4)), np.column_stack([OWN, ASKED]), atol=1e-3)
+
+
+def test_a_cost_of_a_row_without_weight_is_none() -> None:
+    data = kinds()
+    data["cost"][0, 1] = 50.0
+    data["sample_weight"][0] = 0.0
+    told, left = (
+        clone(BY_KIND["softmax"]).fit(**{name: values[rows] for name, values in data.items()})
+        for rows in (slice(None), slice(1, None))
+    )
+    assert told.scale_ == left.scale_
+    np.testing.assert_allclose(told.predict_cost(np.eye(4)), left.predict_cost(np.eye(4)), atol=1e-9)
+
+
+ALONE = {
+    "two stages": TwoStageDeferral(BASE, rescale=True, cost_weight=1.0),
+    "single stage": SingleStageDeferral("softmax", costs="training", rescale=True, cost_weight=1.0),
+    "cost-sensitive": SingleStageDeferral("cost_sensitive", costs="training", cost_weight=1.0),
+    "partial": PostHocDeferral("partial", BASE, features="queries", cost_weight=1.0),
+    "strict": SingleStageDeferral("softmax"),
+    "strict two stages": TwoStageDeferral(),
+}
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_rows_without_weight_decide_no_scale(name: str) -> None:
+    rng = np.random.default_rng(0)
+    X, quality, cost = rng.normal(size=(60, 2)), rng.random((60, 2)), rng.random((60, 2))
+    weight = np.ones(60)
+    quality[:5], cost[:5], weight[:5] = [9.0, -9.0] if "strict" in name else [0.2, 0.9], 30.0, 0.0
+    router = clone(ALONE[name])
+    data: dict[str, Any] = {} if "strict" in name else {"cost": cost}
+    whole = clone(router).fit(X, quality, sample_weight=weight, **data)
+    left = clone(router).fit(X[5:], quality[5:], **{key: table[5:] for key, table in data.items()})
+    np.testing.assert_allclose(whole.predict_quality(X), left.predict_quality(X), atol=1e-3)
+    np.testing.assert_array_equal(whole.predict(X), left.predict(X))
+
+
+@pytest.mark.parametrize("limit", [Budget(0.1), QualityTarget(0.6)])
+@pytest.mark.parametrize(
+    ("router", "message"),
+    [
+        (TwoStageDeferral(BASE, comp_sum="mean_absolute_error"), "comp_sum='mean_absolute_error' gives an order"),
+        (
+            TwoStageDeferral(BASE, comp_sum="generalized_cross_entropy", q=1.0),
+            "comp_sum='generalized_cross_entropy' with q=1 gives an order",
+        ),
+        (PostHocDeferral("partial", BASE, margin="hinge"), "margin='hinge' gives an order"),
+        (PostHocDeferral("partial", BASE, margin="sigmoid"), "margin='sigmoid' gives an order"),
+    ],
+)
+def test_scores_that_are_an_order_serve_no_limit_on_quality(router: Any, message: str, limit: Any) -> None:
+    fitted = clone(router).fit(**kinds())
+    with pytest.raises(
+        RouterInputError,
+        match=rf"a {type(limit).__name__} weighs quality against cost, and {message}.*; use a Share, or another",
+    ):
+        fitted.route(np.eye(4), limit=limit)
+    assert fitted.route(np.eye(4), limit=Share("own", at_least=0.9), random_state=0).load[0] >= 0.9 - 1e-9
+
+
+@pytest.mark.parametrize("comp_sum", ["cross_entropy", "generalized_cross_entropy", "sum_exponential"])
+def test_scores_that_tell_quality_serve_one(comp_sum: str) -> None:
+    fitted = TwoStageDeferral(BASE, comp_sum=comp_sum).fit(**kinds())
+    assert fitted.route(np.eye(4), limit=QualityTarget(0.5), random_state=0).load.sum() == pytest.approx(1.0)

@@ -15,8 +15,10 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from defer import Budget
 from defer.estimators import SingleStageDeferral
+from defer.estimators.deferral.linear import fit_linear_scores
+from defer.estimators.deferral.score_problem import ScoreProblem
 from defer.exceptions import CostRangeError, DegenerateExpertWarning, RouterInputError
-from defer.losses import SURROGATES
+from defer.losses import SURROGATES, deferral_cost, rl2d_deferral, softmax_deferral
 
 READ = ["softmax", "ova", "asymmetric_softmax", "cost_sensitive"]
 CONVEX = ["softmax", "ova", "cost_sensitive"]
@@ -351,3 +353,44 @@ def test_a_table_of_outcomes_is_cost_sensitive_classification(surrogate: str) ->
         np.testing.assert_allclose(fitted.predict_quality(np.eye(2)), quality, atol=1e-4)
     with pytest.raises(RouterInputError, match="it has no answers of its own"):
         fitted.predict_own(np.eye(2))
+
+
+def rough(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Queries on which linear scores leave much unexplained, where surrogates that are not convex have plateaus."""
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(150, 4))
+    y = (X[:, :3] + rng.gumbel(size=(150, 3))).argmax(axis=1)
+    return X, y, np.where(rng.random(150) < 0.6, y, (y + 1) % 3)
+
+
+@pytest.mark.parametrize("seed", [2, 3, 4])
+def test_rl2d_is_followed_from_where_it_is_steep_past_the_plateaus(seed: int) -> None:
+    X, y, expert = rough(seed)
+    fitted = SingleStageDeferral("rl2d", q=1.0, C=1e3).fit(X, y, experts=expert)
+    cost = deferral_cost(y, (expert != y).astype(float), n_classes=3)
+
+    def problem(loss: Any, *options: float) -> ScoreProblem:
+        return ScoreProblem(cost, np.ones(150), lambda s, c, w: loss(s, c, *options, n_experts=1, weight=w))
+
+    options: dict[str, Any] = {"C": 1e3, "max_iter": 1000, "tol": 1e-4}
+    softmax = fit_linear_scores(X, problem(softmax_deferral), **options)
+    alone = [fit_linear_scores(X, problem(rl2d_deferral, 1.0), start=start, **options) for start in (None, softmax)]
+    assert fitted.model_.objective < min(fit.objective for fit in alone) - 0.01
+
+
+@pytest.mark.parametrize("q", [0.7, 1.0])
+def test_a_weaker_penalty_never_raises_what_is_reached(q: float) -> None:
+    X, y, expert = rough(4)
+    reached = [
+        SingleStageDeferral("rl2d", q=q, C=C, max_iter=3000).fit(X, y, experts=expert).model_.objective
+        for C in (1.0, 10.0, 100.0, 1000.0)
+    ]
+    assert np.diff(reached).max() < 1e-4
+
+
+def test_rl2d_at_q_1_reaches_the_risk_of_the_bayes_rule(population: Any) -> None:
+    X, y, expert, mass = population
+    fitted = SingleStageDeferral("rl2d", q=1.0, C=1e6).fit(X, y, experts=expert, sample_weight=1e3 * mass)
+    bayes = 1.0 - np.maximum(ETA.max(axis=1), P).mean()
+    # Over all scores the least mean loss is the Bayes risk; the penalty at C = 1e6 adds less than 1e-5.
+    assert fitted.model_.objective == pytest.approx(bayes, abs=2e-4)

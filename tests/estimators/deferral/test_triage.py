@@ -9,12 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
+from scipy.sparse import csr_array
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression, Perceptron
+from sklearn.neighbors import KNeighborsClassifier
 
 from defer import Budget, evaluate
 from defer.estimators import LearnedTriage
-from defer.estimators.deferral.triage import triage_threshold
+from defer.estimators.deferral.score_features import score_features
+from defer.estimators.deferral.triage import _best, _Round, triage_threshold
+from defer.estimators.deferral.triage_rule import deferred_share, folds_of_copies, is_atom
 from defer.exceptions import CostRangeError, RouterInputError
 from defer.model_file import model_bytes, model_from_bytes
 from defer.portfolios.arm_matrix import ArmMatrix
@@ -184,6 +189,79 @@ def test_a_frozen_base_has_one_round_and_stays() -> None:
     np.testing.assert_array_equal(router.predict_own(X), base.predict(X))
 
 
+def test_a_chain_of_close_advantages_is_no_tie_of_all() -> None:
+    advantage = 0.3 - 5e-10 * np.arange(1000)
+    threshold, fraction = triage_threshold(advantage, 0.25)
+    policy = deferred_share(advantage, threshold, fraction)
+    assert policy.mean() == pytest.approx(0.25, abs=1e-12)
+    assert ((policy > 0) & (policy < 1)).sum() <= 3
+    assert (np.diff(policy) <= 0).all()
+
+
+def pure_noise(n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Own answers and the expert are right by chance alone."""
+    rng = np.random.default_rng(seed)
+    X, y = rng.normal(size=(n, 5)), rng.integers(2, size=n)
+    return X, y, rng.integers(2, size=n)
+
+
+def test_the_rate_holds_on_fresh_queries_for_a_model_that_knows_those_of_fit_by_heart() -> None:
+    X, y, expert = pure_noise(1500, seed=0)
+    fresh, _, _ = pure_noise(4000, seed=1)
+    forest = RandomForestClassifier(40, random_state=0)
+    router = LearnedTriage(0.2, triage_model=forest, random_state=0, n_rounds=1).fit(X, y, experts=expert)
+    # Judged on the queries of fit the threshold would be near 0.5, and hardly a fresh query be above it.
+    assert 0.12 < router.defer_mask(fresh).mean() < 0.28
+    quality = np.column_stack([pure_noise(1500, seed=2)[1:]]).T.astype(float)
+    table = LearnedTriage(0.2, triage_model=forest, random_state=0).fit(X, quality)
+    assert 0.12 < table.defer_mask(fresh).mean() < 0.28
+
+
+def test_a_later_round_is_kept_only_if_it_earns_more_by_over_a_standard_error() -> None:
+    def earning(more: float) -> Any:
+        # Twenty queries gain and twenty lose: the difference has a standard error of 0.05.
+        reward = more + 0.1 * np.sqrt(10) * np.tile([1.0, -1.0], 20)
+        return _Round(np.ones(40, bool), None, None, reward, 0.0, reward)  # type: ignore[arg-type]
+
+    first, weight = earning(0.0), np.ones(40)
+    first.reward[:] = 0.0
+    assert _best([first], weight) == 0
+    assert _best([first, earning(0.04)], weight) == 0
+    assert _best([first, earning(0.06), earning(0.08), earning(0.07)], weight) == 2
+    assert _best([first, earning(-0.2)], weight) == 0
+    idle = np.tile([1.0, 0.0], 20)  # of the queries that count all gain
+    assert _best([first, earning(0.04)], idle) == 1
+
+
+def test_own_answers_are_those_to_queries_that_the_base_has_not_seen() -> None:
+    X, y, expert = pure_noise(300, seed=3)
+    router = LearnedTriage(0.5, KNeighborsClassifier(1), n_rounds=1, random_state=0).fit(X, y, experts=expert)
+    # In sample the nearest neighbour of a query is itself, and every answer right.
+    assert router.models_[0].predict(np.hstack([X, score_features(router.base_.probability(X))])).mean() < 0.65
+
+
+def test_queries_that_were_asked_less_often_do_not_count_for_more_in_the_rate() -> None:
+    # A mixed log: kind 1 gains, and on half of its queries one arm was logged, with probability 0.1.
+    X = np.eye(2)[np.repeat([0, 1], 200)]
+    quality = np.column_stack([np.full(400, 0.5), np.repeat([0.4, 0.9], 200)])
+    quality[300:, 0] = np.nan
+    router = LearnedTriage(0.25).fit(X, quality, propensity=np.full(400, 0.1))
+    assert router.route(X, random_state=0).load[1] == pytest.approx(0.25, abs=1e-9)
+
+
+@pytest.mark.parametrize("layout", [np.asarray, csr_array])
+def test_a_rate_within_copies_of_one_query_is_kept_by_chance(layout: Any) -> None:
+    rng = np.random.default_rng(0)
+    kind = rng.integers(4, size=600)
+    X, y = layout(np.eye(4)[kind]), rng.integers(2, size=600)
+    expert = np.where(rng.random(600) < np.array([0.95, 0.8, 0.6, 0.2])[kind], y, 1 - y)
+    router = LearnedTriage(0.35, random_state=0).fit(X, y, experts=expert)
+    assert 0.0 < router.fraction_ < 1.0
+    assert router.route(X, random_state=0).load[1] == pytest.approx(0.35, abs=1e-9)
+    few = router.predict(X[:40])
+    np.testing.assert_array_equal(few, router.predict(X)[:40])
+
+
 def test_weights_repeat_rows_in_the_rate() -> None:
     advantage, weight = np.array([0.5, 0.4, 0.3, -0.1]), np.array([1.0, 3.0, 2.0, 2.0])
     repeated = np.repeat(advantage, weight.astype(int))
@@ -238,3 +316,28 @@ def test_a_single_arm_is_always_kept() -> None:
     assert set(router.predict(X).tolist()) == {"alone"}
     assert (router.advantage(X) == -np.inf).all()
     assert router.route(X, limit=router.limit_, random_state=0).load.tolist() == [1.0]
+
+
+def test_copies_of_a_query_are_found_in_every_layout() -> None:
+    X, weight = np.array([[0.0, 1.0], [2.0, 0.0], [0.0, 1.0]] + [[float(i), 3.0] for i in range(200)]), np.ones(203)
+    weight[:3] = [2.0, 1.0, 3.0]
+    expected = np.arange(203) % 203 == 0
+    expected[2] = True
+    for queries in (X, csr_array(X), [str(row) for row in X.tolist()]):
+        np.testing.assert_array_equal(is_atom(queries, weight), expected)
+    assert not is_atom([[0.0]] * 203, weight).any()  # of these nothing is known
+
+
+def test_folds_of_a_table_keep_copies_or_groups_together_and_count_no_row_without_weight() -> None:
+    X, weight = np.repeat(np.arange(20.0), 2)[:, None], np.ones(40)
+    weight[:6] = 0.0
+    folds = folds_of_copies(X, weight, 4, seed=0)
+    left = folds_of_copies(X[6:], weight[6:], 4, seed=0)
+    for (train, test), (_, other) in zip(folds, left, strict=True):
+        assert set(X[train, 0]).isdisjoint(X[test, 0])
+        assert test[test >= 6].tolist() == (other + 6).tolist()
+    assert sorted(row for _, test in folds for row in test) == list(range(40))
+    group = np.arange(40) % 3
+    for train, test in folds_of_copies(X, np.ones(40), 5, group=group, seed=0):
+        assert set(group[train]).isdisjoint(group[test])
+    assert folds_of_copies(X[:2], np.ones(2), 5, seed=0) == []

@@ -18,7 +18,9 @@ from sklearn.tree import DecisionTreeClassifier
 
 from defer import Budget, Share
 from defer.estimators import SingleStageDeferral, TwoStageDeferral
-from defer.exceptions import CostRangeError, DeferWarning, RouterInputError
+from defer.estimators.deferral.linear import fit_linear_scores
+from defer.estimators.deferral.score_problem import ScoreProblem
+from defer.exceptions import CostRangeError, DeferWarning, LeakageWarning, RouterInputError
 from defer.losses import COMP_SUMS, two_stage
 
 EXACT: dict[str, Any] = {"C": 1e9, "tol": 1e-10, "max_iter": 5000}
@@ -162,7 +164,8 @@ class Rule:
 
 def test_any_object_that_predicts_is_a_predictor(staged: Any) -> None:
     X, y, expert, _, _ = staged
-    fitted = TwoStageDeferral(Rule("sky")).fit(X, y, experts=expert)
+    with pytest.warns(LeakageWarning, match="the predictor Rule is right on all 400 queries of fit"):
+        fitted = TwoStageDeferral(Rule("sky")).fit(X, y, experts=expert)
     assert fitted.predict_own(X[:5]).tolist() == y[:5].tolist()
     with pytest.raises(
         RouterInputError,
@@ -305,3 +308,41 @@ def test_there_are_no_scores_before_fit() -> None:
     for router in (TwoStageDeferral(), SingleStageDeferral()):
         with pytest.raises(NotFittedError, match=f"This {type(router).__name__} instance is not fitted yet"):
             router.scores(np.eye(3))
+
+
+def test_a_predictor_that_is_right_everywhere_was_trained_there() -> None:
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(200, 3)), rng.integers(2, size=200)
+    experts = np.where(rng.random(200) < 0.8, y, 1 - y)
+    memory = DecisionTreeClassifier(random_state=0).fit(X, y)
+    with pytest.warns(
+        LeakageWarning,
+        match=r"TwoStageDeferral: the predictor DecisionTreeClassifier is right on all 200 queries of fit, as a model is on its own "
+        r"training data: .* or take PostHocDeferral, which cross-fits",
+    ):
+        TwoStageDeferral(memory).fit(X, y, experts=experts)
+    TwoStageDeferral(memory).fit(X[:29], y[:29], experts=experts[:29])  # so few may be luck
+    other = np.where(np.arange(200) == 0, 1 - y, y)
+    TwoStageDeferral(memory).fit(X, other, experts=experts)  # one is wrong
+    with pytest.warns(LeakageWarning, match="is right on all 199 queries of fit"):
+        TwoStageDeferral(memory).fit(X, other, experts=experts, sample_weight=np.arange(200) > 0)
+
+
+@pytest.mark.parametrize("seed", [3, 4, 37])  # the lowest is reached from zero, from the path, from the cross-entropy
+def test_the_mean_absolute_error_is_fitted_from_every_start(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    X, quality = rng.normal(size=(150, 4)), rng.random((150, 4))
+    fitted = TwoStageDeferral(comp_sum="mean_absolute_error", C=1e3, max_iter=3000, tol=1e-6).fit(X, quality)
+
+    def problem(comp_sum: str, **given: float) -> ScoreProblem:
+        return ScoreProblem(
+            1.0 - quality, np.ones(150), lambda s, c, w: COMP_SUMS[comp_sum](s, (1.0 - c) * w[:, None], **given)
+        )
+
+    options: dict[str, Any] = {"C": 1e3, "max_iter": 3000, "tol": 1e-6}
+    ends = [None, fit_linear_scores(X, problem("cross_entropy"), **options)]
+    for q in (0.2, 0.4, 0.6, 0.8):
+        ends[2:] = [fit_linear_scores(X, problem("generalized_cross_entropy", q=q), start=ends[-1], **options)]
+    reached = [fit_linear_scores(X, problem("mean_absolute_error"), start=end, **options).objective for end in ends]
+    assert np.argmin(reached) == {3: 0, 4: 2, 37: 1}[seed]
+    assert fitted.model_.objective == pytest.approx(min(reached), abs=1e-6)

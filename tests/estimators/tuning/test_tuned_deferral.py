@@ -5,17 +5,26 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from sklearn import config_context
+from sklearn.dummy import DummyClassifier
 from sklearn.exceptions import NotFittedError
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
 import defer
 from defer.datasets import make_specialist_experts
-from defer.estimators import PostHocDeferral, QualityRouter, SingleStageDeferral, TunedRouter, make_pipeline
-from defer.exceptions import DeferWarning, RouterInputError
-from defer.portfolios.limits import Budget, Share
+from defer.estimators import (
+    PostHocDeferral,
+    QualityRouter,
+    SingleStageDeferral,
+    TunedRouter,
+    TwoStageDeferral,
+    make_pipeline,
+)
+from defer.exceptions import DeferWarning, RouterInputError, SupportWarning
+from defer.portfolios.limits import Budget, QualityTarget, RiskLevel, Share
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +60,75 @@ def test_own_quality_is_measured_out_of_fold(problem):
         right.append(own.predict(problem.X[test]) == problem.y[test])
     assert tuned.operating_point_.mean_quality == pytest.approx(np.concatenate(right).mean(), abs=0.01)
     assert tuned.operating_point_.mean_cost == 0.0
+
+
+def test_own_quality_is_not_that_of_a_model_that_has_seen_the_query():
+    # The nearest neighbour is always right about itself, and labels are coins.
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(600, 2)), rng.integers(2, size=600)
+    router = PostHocDeferral("regression", KNeighborsClassifier(1), random_state=0)
+    tuned = TunedRouter(router, limit=Share("own", at_least=1.0)).fit(X, y, experts=rng.integers(2, size=600))
+    assert (tuned.predict_own(X) == y).all()
+    # Five standard errors.
+    assert tuned.operating_point_.mean_quality == pytest.approx(0.5, abs=0.1)
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["estimated", "known"])
+def test_an_expert_who_was_asked_by_the_query_is_measured_on_all_queries(known):
+    # The router knows nothing of the kind that decides who was asked: its prediction is the mean of what was seen, .86.
+    rng = np.random.default_rng(0)
+    kind, y = rng.integers(2, size=20_000), rng.integers(2, size=20_000)
+    chance = np.array([0.9, 0.1])[kind]
+    answers = np.where(rng.random(20_000) < np.array([0.9, 0.5])[kind], y, 1 - y)
+    experts = np.where(rng.random(20_000) < chance, answers, np.nan)
+    router = PostHocDeferral("regression", DummyClassifier(), random_state=0)
+    tuned = TunedRouter(router, limit=Share("own", at_most=0.0))
+    tuned.fit(np.eye(2)[kind], y, experts=experts, **({"propensity": chance} if known else {}))
+    # Half of the mean is that of 1,000 answers: five standard errors are .04.
+    assert tuned.operating_point_.mean_quality == pytest.approx(0.7, abs=0.045)
+
+
+@pytest.mark.parametrize(
+    ("router", "option"),
+    [
+        (SingleStageDeferral("realizable"), "SingleStageDeferral with surrogate='realizable'"),
+        (make_pipeline(StandardScaler(), SingleStageDeferral("rl2d")), "SingleStageDeferral with surrogate='rl2d'"),
+        (PostHocDeferral("partial", margin="hinge"), "PostHocDeferral with margin='hinge'"),
+        (TwoStageDeferral(comp_sum="mean_absolute_error"), "TwoStageDeferral with comp_sum='mean_absolute_error'"),
+    ],
+)
+@pytest.mark.parametrize("limit", [Budget(mean_cost=1.0), QualityTarget(0.5), RiskLevel(0.1, level=0.9)])
+def test_an_order_of_queries_is_not_weighed_against_costs(router, option, limit):
+    rng = np.random.default_rng(0)
+    X, quality = rng.normal(size=(100, 2)), rng.integers(2, size=(100, 2)).astype(float)
+    with pytest.raises(
+        RouterInputError,
+        match=f"TunedRouter: a {type(limit).__name__} weighs quality against cost, and {option} gives an order of queries and no "
+        "quality; use a Share, or ",
+    ):
+        TunedRouter(router, limit=limit).fit(X, quality, cost=np.tile([0.0, 1.0], (100, 1)))
+
+
+def test_no_batch_limit_weighs_an_order_of_queries_against_costs_either(problem):
+    X, y, experts = problem.X[:300], problem.y[:300], problem.experts[:300, 0]
+    tuned = TunedRouter(SingleStageDeferral("realizable"), limit=Share("own", at_least=0.5))
+    tuned.fit(X, y, experts=experts, cost=np.ones(300))
+    assert tuned.route(X, limit=Share("own", at_least=0.9), random_state=0).load[0] == pytest.approx(0.9)
+    with pytest.raises(
+        RouterInputError, match="TunedRouter: a Budget weighs quality against cost, and SingleStageDeferral with"
+    ):
+        tuned.route(X, limit=Budget(mean_cost=0.5))
+
+
+def test_a_propensity_that_is_worth_little_is_told_of_once(problem):
+    X, y, experts = problem.X[:400], problem.y[:400], problem.experts[:400].astype(float)
+    experts[::2, 0] = np.nan
+    chance = np.where(np.arange(400) == 1, 1e-4, 0.5)
+    with pytest.warns(SupportWarning, match="the 200 answers of expert 'expert 1' are worth 1") as told:
+        TunedRouter(SingleStageDeferral("ova"), limit=Share("own", at_least=0.5), cv=3).fit(
+            X, y, experts=experts, propensity=np.column_stack([chance, np.ones(400)])
+        )
+    assert len(told) == 1
 
 
 def test_answers_that_are_missing_are_weighted_by_their_propensity(problem):

@@ -348,7 +348,7 @@ def test_a_risk_level_needs_outcomes_in_full() -> None:
         (1, {}, "cv must be at least 2 folds, got 1"),
         (True, {}, "cv must be at least 2 folds, got True"),
         (ShuffleSplit(3, random_state=0), {}, r"cv must put every query into exactly one test part; \d+ are in none"),
-        (5, {"groups": np.zeros(3)}, r"groups must have shape \(20,\), got \(3,\)"),
+        (5, {"groups": np.zeros(3)}, r"groups must hold one group for each of the 20 rows, got shape \(3,\)"),
         (5, {"groups": np.zeros(20)}, "cross-validation needs at least 2, and there is only 1 group of queries"),
     ],
 )
