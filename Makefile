@@ -27,11 +27,14 @@ types: $(VENV)/.dev ## check types
 docs: $(VENV)/.dev ## build the documentation, warnings as errors
 	$(BIN)/sphinx-build -W --keep-going -q docs docs/_build/html
 
-bench: .venv-bench/.ready ## benchmarks against peers, in their own environment
+bench: .venv-bench/.ready $(VENV)/.dev ## benchmarks; those against peers that pin old versions have their own environment
 	.venv-bench/bin/python benchmarks/routers.py
 	.venv-bench/bin/python benchmarks/ope.py
 	.venv-bench/bin/python benchmarks/speed.py
-	.venv-bench/bin/python benchmarks/deferral.py
+	$(BIN)/python benchmarks/losses.py
+	$(BIN)/python benchmarks/deferral_speed.py
+	$(BIN)/python benchmarks/deferral.py
+	$(BIN)/python benchmarks/consistency.py
 
 clean: ## remove what was built
 	rm -rf .venv .venv-bench docs/_build docs/auto_examples docs/api/generated defer-demo build dist
