@@ -40,8 +40,8 @@ Array = Any
 def cross_entropy(scores: Array, target: Array, *, weight: Array | None = None) -> LossValue:
     """Cross-entropy (multinomial logistic loss), psi(p) = -log p.
 
-    Population minimiser: softmax(s) = E[w] / sum E[w].  Read-out: the softmax.  Bayes-consistent and H-consistent (symmetric
-    and complete hypothesis sets), convex.  Source: textbook; Mao, Mohri, Zhong 2023.
+    Population minimiser: softmax(s) = E[w] / sum E[w].  Read-out: the softmax.  Bayes-consistent, convex.
+    Source: textbook; Mao, Mohri, Zhong 2023, on H-consistency too, which was not derived again here.
 
     Parameters
     ----------
@@ -77,8 +77,8 @@ def generalized_cross_entropy(
     """Generalised cross-entropy, psi(p) = (1 - p**q) / q: between cross-entropy (q -> 0) and mean absolute error (q = 1).
 
     Population minimiser: softmax(s)_j proportional to E[w_j]**(1 / (1 - q)) for q < 1, so it ranks the classes as E[w] does.
-    Read-out: softmax(s)_j**(1 - q), normalised.  Bayes-consistent and H-consistent (symmetric and complete hypothesis sets),
-    not convex.  Source: Zhang and Sabuncu 2018; Mao, Mohri, Zhong 2023.
+    Read-out: softmax(s)_j**(1 - q), normalised.  Bayes-consistent, not convex.  Source: Zhang and Sabuncu 2018; Mao,
+    Mohri, Zhong 2023, on H-consistency too, which was not derived again here.
 
     Parameters
     ----------
@@ -113,9 +113,9 @@ def generalized_cross_entropy(
 def mean_absolute_error(scores: Array, target: Array, *, weight: Array | None = None) -> LossValue:
     """Mean absolute error, psi(p) = 1 - p.
 
-    Population minimiser: softmax(s) -> the vertex of the largest E[w].  No read-out of probabilities.  Bayes-consistent and
-    H-consistent (symmetric and complete hypothesis sets), with a linear bound; not convex.  Source: Ghosh et al. 2017; Mao,
-    Mohri, Zhong 2023.
+    Population minimiser: softmax(s) -> the vertex of the largest E[w].  No read-out of probabilities.
+    Bayes-consistent, with a linear bound; not convex.  Source: Ghosh et al. 2017; Mao, Mohri, Zhong 2023, on H-consistency
+    too, which was not derived again here.
 
     Parameters
     ----------
@@ -148,8 +148,8 @@ def sum_exponential(scores: Array, target: Array, *, weight: Array | None = None
     """Sum-exponential loss, psi(p) = 1 / p - 1 = sum_{k != j} exp(s_k - s_j).
 
     Where -log p exceeds 50 it is continued linearly in -log p, so that it stays finite and convex.  Population minimiser:
-    softmax(s)_j proportional to sqrt(E[w_j]).  Read-out: softmax(s)_j**2, normalised.  Bayes-consistent and H-consistent
-    (symmetric and complete hypothesis sets).  Source: Weston and Watkins 1998; Mao, Mohri, Zhong 2023.
+    softmax(s)_j proportional to sqrt(E[w_j]).  Read-out: softmax(s)_j**2, normalised.  Bayes-consistent.  Source: Weston
+    and Watkins 1998; Mao, Mohri, Zhong 2023, on H-consistency too, which was not derived again here.
 
     Parameters
     ----------
@@ -182,8 +182,9 @@ def constrained(scores: Array, target: Array, *, weight: Array | None = None, ma
     """Constrained loss, ell(s, j) = sum_{k != j} Phi(-u_k) with u the scores centred to sum 0.
 
     Population minimiser: argmax u is the class of the largest E[w]; with the exponential margin
-    u_k = -log(W - E[w_k]) + const, W = sum E[w], whence the read-out up to scale.  Bayes-consistent and H-consistent (symmetric
-    and complete hypothesis sets); convex but for the sigmoid margin.  Source: Lee, Lin, Wahba 2004; Mao, Mohri, Zhong 2023.
+    u_k = -log(W - E[w_k]) + const, W = sum E[w], whence the read-out up to scale.  Bayes-consistent; convex but for
+    the sigmoid margin.  Source: Lee, Lin, Wahba 2004; Mao, Mohri, Zhong 2023, on H-consistency too, which was not derived
+    again here.
 
     Parameters
     ----------

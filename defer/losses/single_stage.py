@@ -112,9 +112,9 @@ def softmax_deferral(
     weighted by alpha where the expert is right: -(alpha ok + 1 - ok) log s_y - ok log s_d.
 
     Population minimiser (alpha = 1): s = (eta, p) / (1 + sum_j p_j), with eta the class probabilities and p_j = E[1 - c_j | x].
-    Read-out: `softmax_readout`; the experts' probabilities are coupled and can exceed 1.  Proved: Bayes-consistent and
-    H-consistent (symmetric and complete hypothesis sets) for alpha = 1, any number of experts and any costs in [0, 1]; the
-    excess deferral risk at x is at most sqrt(2 W excess), W = 1 + sum_j p_j.  Not realizable-consistent: in a restricted class
+    Read-out: `softmax_readout`; the experts' probabilities are coupled and can exceed 1.  Proved: Bayes-consistent for
+    alpha = 1, any number of experts and any costs in [0, 1]; the excess deferral risk at x is at most sqrt(2 W excess),
+    W = 1 + sum_j p_j.  H-consistency was not derived again here.  Not realizable-consistent: in a restricted class
     its optimum can err where zero loss is possible.  With alpha < 1 not consistent: it defers too much.  Convex.
 
     Leaving out the term of an expert that was not asked multiplies its share of the softmax, and so its read-out, by the rate at

@@ -40,7 +40,7 @@ class Surrogate:
     bayes_consistent : bool or None
         Minimising it over all scores minimises the deferral loss, also for a random expert.
     h_consistent : bool or None
-        With a bound within a symmetric and complete set of scores.
+        With a bound within a symmetric and complete set of scores.  None: not derived here, whatever the source states.
     realizable_consistent : bool or None
         Where a set of scores that is closed under scaling reaches zero deferral loss, minimising the surrogate does too.
     readout : callable or None
@@ -82,7 +82,7 @@ SURROGATES: dict[str, Surrogate] = {
             multi_expert=True,
             convex=True,
             bayes_consistent=True,
-            h_consistent=True,
+            h_consistent=None,
             realizable_consistent=False,
             readout=softmax_readout,
             source="Mozannar and Sontag 2020; Mao, Mohri, Zhong 2023",

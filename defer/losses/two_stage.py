@@ -39,9 +39,10 @@ def two_stage(
     Both are the same loss where the costs of a sample sum to 1, since sum_{i != j} c_i = (sum_i c_i - 1) + (1 - c_j).
 
     Population minimiser for the cross-entropy: softmax(r)_j = E[w_j | x] / sum_j E[w_j | x], so the argmax is the agent of least
-    expected cost.  Read-out (S1, cross-entropy): the softmax is proportional to 1 - E[c | x].  Proved: Bayes-consistent and
-    H-consistent; for the cross-entropy the excess deferral risk is at most sqrt(2 E[W] excess), W = sum_j E[w_j | x], for the
-    mean absolute error at most (J + 1) times the excess.  Realizable-consistent only where the cost of every agent is constant:
+    expected cost.  Read-out (S1, cross-entropy): the softmax is proportional to 1 - E[c | x].  Proved: Bayes-consistent; the
+    paper's abstract states H-consistency, which was not derived again here.  For the cross-entropy the excess deferral risk
+    is at most sqrt(2 E[W] excess), W = sum_j E[w_j | x], for the mean absolute error at most (J + 1) times the excess.
+    Realizable-consistent only where the cost of every agent is constant:
     agents that are right together share weight and compete, and a linear rejector that routes at zero cost can be missed.
     Convex with the cross-entropy, the sum-exponential and the constrained loss.
 
@@ -113,7 +114,7 @@ def predictor_rejector(
     With the logistic margin it is the S2 form of `two_stage` for two agents with r = r_0 - r_1.
 
     Population minimiser (logistic): r = log(E[c_1 | x] / E[c_0 | x]).  Read-out: sigmoid(r) = E[c_1] / (E[c_0] + E[c_1]).
-    Proved: Bayes-consistent and H-consistent.  Convex but for the sigmoid margin.
+    Proved: Bayes-consistent; the paper's abstract states H-consistency, which was not derived again here.  Convex but for the sigmoid margin.
 
     Parameters
     ----------

@@ -122,7 +122,7 @@ class TwoStageDeferral(PricedDeferral):
     With the cross-entropy the shares softmax(scores) are proportional to 1 - E[c_j | x]; their sum over the arms is estimated
     by ridge regression, so that `predict_quality` is on the scale of quality, in the order of the scores.
 
-    The surrogate is Bayes- and H-consistent; it is realizable-consistent only where the cost of every arm is constant: arms
+    The surrogate is Bayes-consistent; it is realizable-consistent only where the cost of every arm is constant: arms
     that are right together compete, and a linear rejector that routes without an error can be missed.
 
     References
