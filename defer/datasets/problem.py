@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from defer.array_checks import refuse_values
 from defer.exceptions import ProblemError
 from defer.portfolios.expert_names import expert_names
 
@@ -17,6 +18,8 @@ Floats = NDArray[np.float64]
 
 # Conditional risks that differ by less are equal: they are sums of a few rounded probabilities.
 _TIE = 1e-12
+
+_refuse = partial(refuse_values, error=ProblemError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,14 +226,3 @@ class DeferralProblem:
 def _first_least(risk: Floats) -> NDArray[np.intp]:
     """First column whose value is the least of its row, up to rounding."""
     return np.argmax(risk <= risk.min(axis=1, keepdims=True) + _TIE, axis=1)
-
-
-def _refuse(name: str, values: NDArray[np.generic], wrong: NDArray[np.bool_], allowed: str) -> None:
-    places = np.argwhere(wrong)
-    if len(places):
-        first = tuple(places[0])
-        where = f"row {first[0]}" + "".join(f", column {place}" for place in first[1:])
-        raise ProblemError(
-            f"{name} has {len(places)} of {values.size} values that are not allowed, the first in {where} ({values[first]}); "
-            f"each must be {allowed}"
-        )

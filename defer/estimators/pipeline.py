@@ -18,6 +18,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from defer.estimators.base import BaseRouter
+from defer.estimators.inner_model import last_step
 from defer.estimators.queries import check_batch, n_queries, text_groups
 from defer.estimators.routing import Routing
 from defer.exceptions import RouterInputError
@@ -102,9 +103,7 @@ class RouterPipeline(Pipeline):  # type: ignore[misc]
             "groups": groups,
         }
         name, router = self.steps[-1]
-        last = router
-        while isinstance(last, RouterPipeline):
-            last = last.steps[-1][1]
+        last = last_step(router)
         asked = f"{name}__groups" in params or groups is not None
         if not asked and isinstance(getattr(last, "cv", None), Integral) and has_fit_parameter(last, "groups"):
             given["groups"] = text_groups(X)

@@ -6,17 +6,16 @@ of each arm.  Source: plug-in rule for a linear utility (CARROT, Somerstep et al
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn import config_context
-from sklearn.base import BaseEstimator, clone, is_classifier
+from sklearn.base import BaseEstimator, is_classifier
 from sklearn.linear_model import LinearRegression, Ridge
 from sklearn.utils import _safe_indexing, get_tags
 
 from defer.estimators.base import BaseRouter
+from defer.estimators.inner_model import fit_clone, takes_weight
 from defer.estimators.outcomes_input import Outcomes
 from defer.estimators.queries import n_queries
 from defer.exceptions import RouterInputError
@@ -172,7 +171,7 @@ class _Columns:
             self.joint = type(base) in (Ridge, LinearRegression)
 
     def fit(self, X: Any, weight: Floats | None) -> list[Any]:
-        if weight is not None and not _takes_weight(_last_step(self.base)):
+        if weight is not None and not takes_weight(self.base):
             raise RouterInputError(
                 f"QualityRouter: {self.role} {type(self.base).__name__} takes no sample_weight, which weighted or partly "
                 "observed outcomes need"
@@ -202,24 +201,7 @@ class _Columns:
     def _fit_rows(self, X: Any, values: Any, weight: Floats | None, rows: NDArray[np.intp] | None) -> Any:
         if rows is not None:
             X, values, weight = _safe_indexing(X, rows), values[rows], None if weight is None else weight[rows]
-        if weight is None:
-            return clone(self.base).fit(X, values)
-        steps = getattr(self.base, "steps", None)
-        if not steps:
-            return clone(self.base).fit(X, values, sample_weight=weight)
-        # The weights are for the last step; under metadata routing a pipeline would refuse the prefix.
-        with config_context(enable_metadata_routing=False):
-            return clone(self.base).fit(X, values, **{f"{steps[-1][0]}__sample_weight": weight})
-
-
-def _last_step(base: Any) -> Any:
-    steps = getattr(base, "steps", None)
-    return steps[-1][1] if steps else base
-
-
-def _takes_weight(base: Any) -> bool:
-    parameters = inspect.signature(base.fit).parameters.values()
-    return any(given.name == "sample_weight" or given.kind is given.VAR_KEYWORD for given in parameters)
+        return fit_clone(self.base, X, values, weight)
 
 
 def _predict_columns(fitted: list[Any], X: Any, m: int) -> Floats:

@@ -22,6 +22,7 @@ __all__ = [
     "check_single_stage",
     "check_weight",
     "columns",
+    "detached",
     "raise_first",
 ]
 
@@ -52,7 +53,7 @@ def as_scores(loss: str, scores: Array, *, matrix: bool = True) -> tuple[Any, Ar
     wanted = "(n, m) with m >= 1" if matrix else "(n,)"
     if scores.ndim != 1 + matrix or (matrix and scores.shape[1] == 0):
         raise LossInputError(f"{loss}: scores must have shape {wanted}, got {tuple(scores.shape)}")
-    plain = _detached(scores)
+    plain = detached(scores)
     with np.errstate(
         all="ignore"
     ):  # the sum is a quick look: it overflows, or is NaN, where the numbers must be looked at
@@ -73,13 +74,13 @@ def as_beside(loss: str, name: str, values: Array, scores: Array) -> Array:
     """`values` in the namespace and on the device of `scores`; floats in its dtype, but for NumPy, where blocks are cast."""
     xp = array_namespace(scores)
     if is_numpy_array(scores):
-        values = np.asarray(_detached(values))
+        values = np.asarray(detached(values))
         if values.dtype.kind not in "biuf":
             values = as_array(loss, name, values)
         return values
     if not is_array_api_obj(values) or is_numpy_array(values):
         values = xp.asarray(as_array(loss, name, values))
-    values = to_device(_detached(values), device(scores))
+    values = to_device(detached(values), device(scores))
     return values if xp.isdtype(values.dtype, "integral") else xp.astype(values, scores.dtype)
 
 
@@ -275,7 +276,8 @@ def as_array(loss: str, name: str, values: Any) -> Array:
     raise LossInputError(f"{loss}: {name} must be real numbers, got dtype {array.dtype}")
 
 
-def _detached(array: Array) -> Array:
+def detached(array: Array) -> Array:
+    """The array without its graph of torch."""
     return array.detach() if hasattr(array, "detach") else array
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from array_api_compat import array_namespace, is_numpy_array
 
 from defer.exceptions import LossInputError
-from defer.losses.inputs import as_beside
+from defer.losses.inputs import as_beside, detached
 
 __all__ = ["Formula", "LossValue"]
 
@@ -101,7 +101,7 @@ class LossValue:
     def gradient(self) -> Array:
         """Derivative of every entry of `value` by that sample's scores, of the shape of the scores; never a graph of torch."""
         if self._gradient is None:
-            scores = _detached(self._scores)
+            scores = detached(self._scores)
             self._gradient = self._weighted(_evaluate(self._formula.gradient, scores, self._tables))
         return self._gradient
 
@@ -133,7 +133,7 @@ class LossValue:
                 f"{self._formula.name}: vector has shape {tuple(vector.shape)}; it needs that of the scores, "
                 f"{tuple(self._scores.shape)}"
             )
-        return self._weighted(_evaluate(self._formula.hessian, _detached(self._scores), (vector, *self._tables)))
+        return self._weighted(_evaluate(self._formula.hessian, detached(self._scores), (vector, *self._tables)))
 
     def _weighted(self, rows: Array) -> Array:
         if self._weight is None:
@@ -143,10 +143,6 @@ class LossValue:
             rows *= weight  # freshly made here; a second table of this size would only cost memory
             return rows
         return rows * weight
-
-
-def _detached(array: Array) -> Array:
-    return array.detach() if hasattr(array, "detach") else array
 
 
 def _evaluate(part: Callable[..., Array], scores: Array, tables: tuple[Array, ...], *, per_row: bool = False) -> Array:

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from scipy.sparse import issparse
 from scipy.sparse import vstack as sparse_vstack
 
-from defer.estimators.deferral.own_model import fit_model, last_step, takes_weight
+from defer.estimators.deferral.own_model import fit_model
+from defer.estimators.inner_model import last_step, takes_weight
 from defer.exceptions import RouterInputError
 
 __all__ = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import issparse
 from sklearn import config_context
-from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold
@@ -24,6 +22,7 @@ from sklearn.utils.validation import check_is_fitted
 from defer.estimators.deferral.answers import ExpertAnswers
 from defer.estimators.deferral.parameter_checks import seed_of
 from defer.estimators.deferral.query_features import is_number_table
+from defer.estimators.inner_model import fit_clone, last_step, takes_weight
 from defer.estimators.queries import n_queries, text_groups
 from defer.exceptions import DeferError, FallbackWarning, RouterInputError
 
@@ -35,10 +34,8 @@ __all__ = [
     "cross_fitted_probability",
     "fit_model",
     "fit_own",
-    "last_step",
     "splits",
     "take_sparse",
-    "takes_weight",
 ]
 
 Floats = NDArray[np.float64]
@@ -122,19 +119,6 @@ def take_sparse(*models: Any) -> bool:
     return all(get_tags(model).input_tags.sparse for model in estimators)
 
 
-def takes_weight(model: Any) -> bool:
-    """Whether a model, or the last step of a pipeline, can be fitted with weights.
-
-    Examples
-    --------
-    >>> from sklearn.neighbors import KNeighborsClassifier
-    >>> takes_weight(KNeighborsClassifier())
-    False
-    """
-    parameters = inspect.signature(last_step(model).fit).parameters.values()
-    return any(given.name == "sample_weight" or given.kind is given.VAR_KEYWORD for given in parameters)
-
-
 def check_cv(owner: str, cv: Any) -> None:
     """Refuse folds that are neither a number, a splitter nor a list of splits.
 
@@ -177,11 +161,10 @@ def fit_model(model: Any, X: Any, y: NDArray[Any], weight: Floats | None) -> Any
         weighted = False  # one weight for all rows is none
     with _explained(model, X):
         if not weighted:
-            return clone(model).fit(X, y)
-        steps = getattr(model, "steps", None)
-        # The weights are for the last step; under metadata routing a pipeline would refuse the prefix.
+            return fit_clone(model, X, y, None)
+        # Under metadata routing an estimator around another, such as a search, would want to be asked for weights.
         with config_context(enable_metadata_routing=False):
-            return clone(model).fit(X, y, **{f"{steps[-1][0]}__sample_weight" if steps else "sample_weight": weight})
+            return fit_clone(model, X, y, weight)
 
 
 def fit_own(
@@ -325,12 +308,6 @@ def _explained(model: Any, X: Any) -> Iterator[None]:
             f"the model {name} cannot read these queries, which are no table of numbers ({reason}); make it a pipeline that begins "
             f"with a transformer, as in make_pipeline(TfidfVectorizer(), {name}())"
         ) from error
-
-
-def last_step(model: Any) -> Any:
-    """The estimator at the end of a pipeline, or the model itself."""
-    steps = getattr(model, "steps", None)
-    return steps[-1][1] if steps else model
 
 
 def _rows(X: Any) -> Any:

@@ -14,6 +14,7 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import has_fit_parameter
 
 from defer.estimators.deferral.answers import ExpertAnswers
+from defer.estimators.inner_model import last_step
 from defer.estimators.outcomes_input import Outcomes
 from defer.exceptions import (
     DegenerateExpertWarning,
@@ -23,7 +24,7 @@ from defer.exceptions import (
 )
 from defer.portfolios.arm_matrix import ArmMatrix
 
-__all__ = ["Rows", "check_part", "fit_part", "held_out_folds", "last_step"]
+__all__ = ["Rows", "check_part", "fit_part", "held_out_folds"]
 
 Rows = NDArray[np.intp]
 """Indices of queries."""
@@ -126,20 +127,6 @@ def fit_part(
         for told in (MissingPropensityWarning, DegenerateExpertWarning, SupportWarning):
             warnings.simplefilter("ignore", told)
         return clone(router).fit(queries, target, **{key: value for key, value in options.items() if value is not None})
-
-
-def last_step(router: Any) -> Any:
-    """The router at the end of a pipeline, or the router itself.
-
-    Examples
-    --------
-    >>> from defer.estimators import QualityRouter, make_pipeline
-    >>> last_step(make_pipeline(make_pipeline(QualityRouter())))
-    QualityRouter()
-    """
-    while hasattr(router, "steps"):
-        router = router.steps[-1][1]
-    return router
 
 
 def check_part(outcomes: Outcomes, answers: ExpertAnswers | None, train: Rows, fold: str) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from defer.estimators.base import BaseRouter
+from defer.estimators.inner_model import last_step
 from defer.estimators.outcomes_input import Outcomes
-from defer.estimators.tuning.folds import last_step
 from defer.exceptions import RouterInputError
 from defer.portfolios.limits import Budget, Capacity, Limit, QualityTarget, RiskLevel, Share
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from numbers import Real
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from defer.array_checks import refuse_values
 from defer.exceptions import EvaluationError
 from defer.portfolios.expert_names import expert_names
 
 __all__ = ["arm_index", "arm_names", "check_level", "finite_column", "finite_table", "numbers_of", "unit_column"]
 
 Floats = NDArray[np.float64]
+
+_refuse = partial(refuse_values, error=EvaluationError)
 
 
 def numbers_of(name: str, values: ArrayLike) -> Floats:
@@ -87,14 +91,3 @@ def arm_names(names: Sequence[str] | None, n_experts: int, *, own: bool = True) 
     if len(set(given)) < len(given):
         raise EvaluationError(f"names must differ, got {', '.join(given)}")
     return given
-
-
-def _refuse(name: str, values: NDArray[np.generic], wrong: NDArray[np.bool_], allowed: str) -> None:
-    places = np.argwhere(wrong)
-    if len(places):
-        first = tuple(places[0])
-        where = f"row {first[0]}" + "".join(f", column {place}" for place in first[1:])
-        raise EvaluationError(
-            f"{name} has {len(places)} of {values.size} values that are not allowed, the first in {where} ({values[first]}); "
-            f"each must be {allowed}"
-        )

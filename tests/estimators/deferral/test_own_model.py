@@ -25,8 +25,9 @@ from defer.estimators import (
     SingleStageDeferral,
     TwoStageDeferral,
 )
-from defer.estimators.deferral.own_model import fit_model, last_step, take_sparse, takes_weight
+from defer.estimators.deferral.own_model import fit_model, take_sparse
 from defer.estimators.deferral.parameter_checks import seed_of
+from defer.estimators.inner_model import last_step, takes_weight
 from defer.exceptions import FallbackWarning, RouterInputError
 
 
