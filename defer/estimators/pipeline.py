@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from numbers import Integral
 from typing import Any, Self
@@ -32,6 +33,10 @@ Floats = NDArray[np.float64]
 
 def _defers(pipeline: RouterPipeline) -> bool:
     return hasattr(pipeline.steps[-1][1], "predict_own")
+
+
+def _last_has(name: str) -> Callable[[RouterPipeline], bool]:
+    return lambda pipeline: hasattr(pipeline.steps[-1][1], name)
 
 
 class RouterPipeline(Pipeline):  # type: ignore[misc]
@@ -65,6 +70,7 @@ class RouterPipeline(Pipeline):  # type: ignore[misc]
         propensity: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
         groups: ArrayLike | None = None,
+        tags: Any = None,
         **params: Any,
     ) -> Self:
         """Fit transformers and router; see `BaseRouter.fit`, and `BaseDeferral.fit` for the answers of `experts`.
@@ -82,6 +88,8 @@ class RouterPipeline(Pipeline):  # type: ignore[misc]
         groups : array of shape (n,), optional
             A router that cross-validates, such as `TunedRouter`, gets equal texts as groups where none are given: behind
             the transformers it would not see them.
+        tags : sequence of n sets of str, optional
+            For `RewardDistilledRouter`.
         **params
             As for `sklearn.pipeline.Pipeline.fit`.
 
@@ -101,6 +109,7 @@ class RouterPipeline(Pipeline):  # type: ignore[misc]
             "propensity": propensity,
             "sample_weight": sample_weight,
             "groups": groups,
+            "tags": tags,
         }
         name, router = self.steps[-1]
         last = last_step(router)
@@ -172,6 +181,38 @@ class RouterPipeline(Pipeline):  # type: ignore[misc]
         X : n queries
         """
         return self._final_estimator.predict_utility(self._transform(X))
+
+    @available_if(_last_has("predict_scores"))  # type: ignore[untyped-decorator]
+    def predict_scores(self, X: Any) -> Floats:
+        """Score of every arm as the router's source defines it, shape (n, m).
+
+        Parameters
+        ----------
+        X : n queries
+        """
+        return self._final_estimator.predict_scores(self._transform(X))
+
+    @available_if(_last_has("predict_proba"))  # type: ignore[untyped-decorator]
+    def predict_proba(self, X: Any) -> Floats:
+        """The router's distribution over arms, shape (n, m)."""
+        return self._final_estimator.predict_proba(self._transform(X))
+
+    @available_if(_last_has("add_arm"))  # type: ignore[untyped-decorator]
+    def add_arm(self, name: Any, log: OutcomeLog) -> Self:
+        """Add an arm from the queries on which it was run; see `ArmAddition.add_arm`.
+
+        Parameters
+        ----------
+        name : str
+        log : OutcomeLog
+            Of queries as for `fit`.
+
+        Returns
+        -------
+        self
+        """
+        self._final_estimator.add_arm(name, log if log.X is None else replace(log, X=self._transform(log.X)))
+        return self
 
     def route(self, X: Any, *, limit: Limit | None = None, random_state: Any = None) -> Routing:
         """Route a batch of queries; see `BaseRouter.route`.
