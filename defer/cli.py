@@ -1,4 +1,4 @@
-"""The command line: demo, audit, split, fit, route, evaluate, report.
+"""The command line: demo, audit, split, fit, route, explain, evaluate, report.
 
 Results go to standard output, progress and warnings to standard error.  An error is one clear line and exit code 1;
 ``--debug``, anywhere on the line, shows where it came from.
@@ -14,8 +14,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from defer._version import __version__
-from defer.command_files import DEFAULT_QUERIES, check_file, check_folder, query_columns, read_log
+from defer.command_explain import explain
+from defer.command_files import (
+    DEFAULT_QUERIES,
+    check_file,
+    check_folder,
+    policy_columns,
+    query_columns,
+    read_log,
+)
 from defer.command_options import (
+    DEFAULT_ROUTER,
     Columns,
     Features,
     Json,
@@ -29,6 +38,7 @@ from defer.command_options import (
     TrainingLog,
     Trust,
 )
+from defer.command_routers import build_router, describe_routers
 from defer.exceptions import DeferError
 from defer.terminal import LineCommand, LineGroup, counted, print_json, say, show_evaluation, steps
 
@@ -183,12 +193,8 @@ def fit(
     out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="For the fitted policy.")],
     kind: Annotated[
         RouterName,
-        typer.Option(
-            "--router",
-            help="quality: predict every arm's quality and cost; knn: by the most similar logged queries; "
-            "single: the best single arm; mixture: the best random mixture of arms.",
-        ),
-    ] = RouterName.quality,
+        typer.Option("--router", help=describe_routers()),
+    ] = DEFAULT_ROUTER,
     budget: MeanCost = None,
     text: LogText = None,
     feature: Features = None,
@@ -218,9 +224,9 @@ def fit(
         if len(data.arms) == 1:
             say("warning", "the log has one arm: there is nothing to choose")
         step("fit")
-        model = _router(kind, data.X, embeddings)
+        model = build_router(kind, data.X, embeddings=embeddings)
         options: dict[str, Any] = {} if data.propensity is None else {"propensity": data.propensity}
-        if budget is not None and kind is RouterName.single:
+        if budget is not None and kind == "single":
             probe = model.fit(data.X, data.quality, cost=data.cost, **options)
             model = type(model)(probe.route(data.X, limit=_budget(budget)).label[0])
         elif budget is not None:
@@ -260,12 +266,7 @@ def route(
     from defer.query_lines import answer_lines, queries_of, read_lines
 
     document = manifest(policy)
-    saved = document["queries"]
-    if saved is None and text is None and not feature:
-        raise DeferError(
-            "the policy does not say what its queries are called: give --text, or --feature for each number"
-        )
-    columns = query_columns(text, feature, saved)
+    columns = policy_columns(text, feature, document)
     rows = read_lines(queries, columns)
     first = next(rows, None)
     if first is None:
@@ -280,6 +281,9 @@ def route(
             sys.stdout.flush()
             done += len(chunk)
             step(f"routed {counted(done, 'query', 'queries')}")
+
+
+app.command(cls=LineCommand)(explain)
 
 
 @app.command(cls=LineCommand)
@@ -330,30 +334,6 @@ def _budget(mean_cost: float | None) -> Budget | None:
     from defer.portfolios.limits import Budget
 
     return None if mean_cost is None else Budget(mean_cost=mean_cost)
-
-
-def _router(kind: RouterName, X: Any, embeddings: bool) -> Any:
-    from sklearn.linear_model import Ridge
-    from sklearn.preprocessing import StandardScaler
-
-    from defer.estimators import KNNRouter, QualityRouter, RandomMixture, SingleArm, make_pipeline
-    from defer.estimators.text import router as text_router
-
-    is_text = isinstance(X, list)
-    match kind:
-        case RouterName.single:
-            return SingleArm()
-        case RouterName.mixture:
-            return RandomMixture()
-        case RouterName.quality if is_text:
-            return text_router(embeddings="auto" if embeddings else False)
-        case RouterName.quality:
-            return make_pipeline(StandardScaler(), QualityRouter(Ridge(), Ridge()))
-        case RouterName.knn if is_text:
-            features = text_router(embeddings=False)[:-1]
-            return make_pipeline(*[part for _, part in features.steps], KNNRouter())
-        case _:
-            return make_pipeline(StandardScaler(), KNNRouter(metric="euclidean"))
 
 
 def _evaluate(

@@ -15,7 +15,7 @@ from defer.exceptions import DeferError
 if TYPE_CHECKING:
     from defer.portfolios.outcomes import OutcomeLog
 
-__all__ = ["DEFAULT_QUERIES", "check_file", "check_folder", "query_columns", "read_log"]
+__all__ = ["DEFAULT_QUERIES", "check_file", "check_folder", "policy_columns", "query_columns", "read_log"]
 
 DEFAULT_QUERIES = {"text": "prompt"}
 """Where a log keeps its queries unless an option says otherwise."""
@@ -50,6 +50,34 @@ def query_columns(
     if text is not None:
         return {"text": text}
     return dict(saved or {})
+
+
+def policy_columns(text: str | None, feature: list[str] | None, document: Mapping[str, Any]) -> dict[str, Any]:
+    """What the queries of a saved policy are called.
+
+    Parameters
+    ----------
+    text : str or None
+    feature : list of str or None
+    document : mapping
+        Manifest of the policy.
+
+    Raises
+    ------
+    DeferError
+        If neither the options nor the policy say it.
+
+    Examples
+    --------
+    >>> policy_columns(None, None, {"queries": {"text": "prompt"}})
+    {'text': 'prompt'}
+    """
+    columns = query_columns(text, feature, document["queries"])
+    if not columns:
+        raise DeferError(
+            "the policy does not say what its queries are called: give --text, or --feature for each number"
+        )
+    return columns
 
 
 def read_log(

@@ -8,7 +8,10 @@ from typing import Annotated
 
 import typer
 
+from defer.command_routers import ROUTERS
+
 __all__ = [
+    "DEFAULT_ROUTER",
     "Columns",
     "Features",
     "Json",
@@ -24,13 +27,11 @@ __all__ = [
 ]
 
 
-class RouterName(StrEnum):
-    """Routers that `fit` knows."""
+# Members are the names of the table, which mypy cannot follow.
+RouterName = StrEnum("RouterName", {name: name for name in ROUTERS})  # type: ignore[misc]
+"""Routers that `fit` knows."""
 
-    quality = "quality"
-    knn = "knn"
-    single = "single"
-    mixture = "mixture"
+DEFAULT_ROUTER = RouterName("quality")
 
 
 class SplitBy(StrEnum):

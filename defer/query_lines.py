@@ -19,7 +19,7 @@ import numpy as np
 from defer.estimators.routing import Routing
 from defer.exceptions import DeferError
 
-__all__ = ["answer_lines", "plain_queries", "queries_of", "read_lines"]
+__all__ = ["answer_lines", "plain_queries", "queries_of", "read_lines", "read_query"]
 
 _ANSWER = ("arm", "propensity", "quality", "cost_usd", "fallbacks")
 
@@ -88,6 +88,54 @@ def _check_number(value: Any, where: str) -> None:
         raise DeferError(f"{where} must be a number below 1.8e308, got one of {len(str(abs(value)))} digits") from None
     if not is_finite:
         raise DeferError(f"{where} must be a finite number, got {value!r}")
+
+
+def read_query(given: str, columns: Mapping[str, Any]) -> Any:
+    """One query of the command line, as a batch: the text itself, or a JSON object of numbers.
+
+    Parameters
+    ----------
+    given : str
+        ``-`` reads all of standard input.
+    columns : mapping
+        As for `read_lines`.
+
+    Returns
+    -------
+    list of one str, or array of shape (1, d)
+
+    Raises
+    ------
+    DeferError
+        If standard input is no UTF-8, the text is empty, or numbers are not given as an object that has each of them.
+
+    Examples
+    --------
+    >>> read_query("sort 3 1 2", {"text": "prompt"}), read_query('{"length": 3}', {"features": ["length"]})
+    (['sort 3 1 2'], array([[3.]]))
+    """
+    if given == "-":
+        try:
+            given = sys.stdin.buffer.read().decode("utf-8-sig").removesuffix("\n").removesuffix("\r")
+        except UnicodeDecodeError as error:
+            raise DeferError(f"standard input is no UTF-8: byte {error.start + 1} cannot be read") from None
+    if "text" in columns:
+        if not given.strip():
+            raise DeferError("the query is empty")
+        return [given]
+    names = columns["features"]
+    form = f"the policy takes numbers: the query must be a JSON object with {names}"
+    try:
+        row = json.loads(given)
+    except (ValueError, RecursionError):
+        raise DeferError(f"{form}, got {given[:80]!r}") from None
+    if not isinstance(row, dict):
+        raise DeferError(f"{form}, got {type(row).__name__}")
+    for name in names:
+        if name not in row:
+            raise DeferError(f"the query has no {name!r}; it has {list(row)[:20]}")
+        _check_number(row[name], f"the query: {name!r}")
+    return queries_of([row], columns)
 
 
 def queries_of(rows: list[dict[str, Any]], columns: Mapping[str, Any]) -> Any:
