@@ -7,6 +7,8 @@ Source: the kNN router of RouterBench (Hu et al. 2024, arXiv 2403.12031), cosine
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 from numbers import Integral
 from typing import Any, Literal
 
@@ -19,7 +21,7 @@ from defer.estimators.base import BaseRouter
 from defer.estimators.outcomes_input import Outcomes
 from defer.exceptions import RouterInputError
 
-__all__ = ["KNNRouter"]
+__all__ = ["KNNRouter", "NeighborSearch", "check_neighbors"]
 
 Floats = NDArray[np.float64]
 
@@ -95,12 +97,10 @@ class KNNRouter(BaseRouter):
         return tags
 
     def _fit(self, X: Any, outcomes: Outcomes) -> None:
-        if isinstance(self.n_neighbors, bool) or not isinstance(self.n_neighbors, Integral) or self.n_neighbors < 1:
-            raise RouterInputError(f"KNNRouter: n_neighbors must be an integer >= 1, got {self.n_neighbors!r}")
-        for name, allowed in (("metric", ("cosine", "euclidean")), ("cost", ("mean", "neighbors"))):
-            if getattr(self, name) not in allowed:
-                raise RouterInputError(f"KNNRouter: {name} must be one of {allowed}, got {getattr(self, name)!r}")
-        _check_numbers(X)
+        check_neighbors("KNNRouter", self.n_neighbors, self.metric)
+        if self.cost not in ("mean", "neighbors"):
+            raise RouterInputError(f"KNNRouter: cost must be one of ('mean', 'neighbors'), got {self.cost!r}")
+        _check_numbers(X, "KNNRouter")
         sample, quality, costs = outcomes.sample_weight, outcomes.quality, outcomes.cost
         chance = np.ones(len(quality)) if outcomes.propensity is None else outcomes.propensity
         if sample is not None and not sample.all():
@@ -111,22 +111,9 @@ class KNNRouter(BaseRouter):
         mass = 1.0 if sample is None else sample[:, None]
         self.mean_quality_ = (mass * self.quality_).sum(axis=0) / (mass * self.observed_).sum(axis=0)
         self.cost_ = _masked(costs, 1.0 / chance) if costs is not None and self.cost == "neighbors" else None
-        self.sample_weight_ = sample
-        self.reach_ = min(self.n_neighbors, len(quality))
-        if sample is not None:
-            # So many of the lightest queries make up the neighbourhood's weight; of any others it takes fewer.
-            lightest = np.cumsum(np.sort(sample))
-            self.reach_ = min(int(np.searchsorted(lightest, self.n_neighbors)) + 1, len(sample))
-        queries = _floats(X)
-        self.centre_ = None
-        if self.metric == "cosine":
-            queries = _unit_rows(queries)
-        elif not issparse(queries):
-            # Distances do not change, and small differences of large coordinates are not lost to rounding.
-            self.centre_ = queries.mean(axis=0, dtype=np.float64).astype(queries.dtype)
-            queries = queries - self.centre_
-        self.queries_ = queries
-        self.norms_ = row_norms(queries, squared=True).astype(queries.dtype)
+        search = NeighborSearch.fit(X, n_neighbors=self.n_neighbors, metric=self.metric, weight=sample)
+        self.sample_weight_, self.reach_ = sample, search.reach
+        self.queries_, self.norms_, self.centre_ = search.queries, search.norms, search.centre
 
     def _predict_quality(self, X: Any) -> Floats:
         return self._predict_both(X)[0]
@@ -140,57 +127,155 @@ class KNNRouter(BaseRouter):
         return quality, super()._predict_cost(X) if self.cost_ is None else cost
 
     def _predict_both(self, X: Any) -> tuple[Floats, Floats]:
-        _check_numbers(X)
+        _check_numbers(X, "KNNRouter")
         m, n = len(self.arms_), X.shape[0]
         quality, cost = np.empty((n, m)), np.empty((n, m if self.cost_ is not None else 0))
-        X = _floats(X, dtype=self.queries_.dtype)
         # What neighbours differ from the mean, so that a constant price is pooled without any rounding.
         cost_ = None if self.cost_ is None else (self.cost_[0] - self.mean_cost_ * self.cost_[1], self.cost_[1])
-        # Per query live one row of distances, one of indices, and what is known of the neighbours.
-        size = self.queries_.shape[0]
-        per_query = size * (self.queries_.dtype.itemsize + 8) + 8 * (4 * self.reach_ + 4 * m)
-        block = max(1, _BLOCK_BYTES // per_query)
-        for low in range(0, n, block):
-            rows = slice(low, min(low + block, n))
-            near = self._neighborhood(X[rows])
+        search = NeighborSearch(
+            self.queries_, self.norms_, self.centre_, self.sample_weight_, self.reach_, self.n_neighbors, self.metric
+        )
+        for rows, near in search.neighborhoods(X, n_columns=m):
             quality[rows] = _pooled(self.quality_, self.observed_, near, self.mean_quality_)
             if cost_ is not None:
                 cost[rows] = np.maximum(self.mean_cost_ + _pooled(*cost_, near, np.zeros(m)), 0.0)
-        if self.metric == "cosine":
-            # A zero vector is as near to every query as to any other.
-            blank = np.flatnonzero(row_norms(X, squared=True) == 0)
-            quality[blank] = self.mean_quality_
-            if self.cost_ is not None:
-                cost[blank] = self.mean_cost_
+        blank = search.blank(X)
+        quality[blank] = self.mean_quality_
+        if self.cost_ is not None:
+            cost[blank] = self.mean_cost_
         return quality, cost
 
-    def _neighborhood(self, X: Any) -> csr_array:
-        """Weight that each logged query has in each query's neighbourhood, shape (block, N)."""
+
+@dataclass(frozen=True, eq=False)
+class NeighborSearch:
+    """Exact search among logged queries, and the weight that each has in the neighbourhood of another.
+
+    Attributes
+    ----------
+    queries : array or csr matrix of shape (N, d)
+        Logged queries: unit rows under the cosine, dense ones centred under the Euclidean distance.
+    norms : array of shape (N,)
+        Their squared norms.
+    centre : array of shape (d,) or None
+    weight : array of shape (N,) or None
+        Weights > 0 of the logged queries.
+    reach : int
+        Number of logged queries among which the neighbourhood certainly is.
+    n_neighbors : int
+    metric : {"cosine", "euclidean"}
+
+    Examples
+    --------
+    >>> search = NeighborSearch.fit(np.array([[0.0], [1.0], [9.0]]), n_neighbors=2, metric="euclidean", weight=None)
+    >>> [near.toarray().tolist() for _, near in search.neighborhoods(np.array([[0.2]]))]
+    [[[1.0, 1.0, 0.0]]]
+    """
+
+    queries: Any
+    norms: Any
+    centre: NDArray[Any] | None
+    weight: Floats | None
+    reach: int
+    n_neighbors: int
+    metric: str
+
+    @classmethod
+    def fit(cls, X: Any, *, n_neighbors: int, metric: str, weight: Floats | None) -> NeighborSearch:
+        """Prepare logged queries of positive weight.
+
+        Parameters
+        ----------
+        X : array or sparse matrix of shape (N, d)
+        n_neighbors : int
+            With weights, the total weight of a neighbourhood.
+        metric : {"cosine", "euclidean"}
+        weight : array of shape (N,) or None
+        """
+        reach = min(n_neighbors, X.shape[0])
+        if weight is not None:
+            # So many of the lightest queries make up the neighbourhood's weight; of any others it takes fewer.
+            lightest = np.cumsum(np.sort(weight))
+            reach = min(int(np.searchsorted(lightest, n_neighbors)) + 1, len(weight))
+        queries, centre = _floats(X), None
+        if metric == "cosine":
+            queries = _unit_rows(queries)
+        elif not issparse(queries):
+            # Distances do not change, and small differences of large coordinates are not lost to rounding.
+            centre = queries.mean(axis=0, dtype=np.float64).astype(queries.dtype)
+            queries = queries - centre
+        norms = row_norms(queries, squared=True).astype(queries.dtype)
+        return cls(queries, norms, centre, weight, reach, n_neighbors, metric)
+
+    def neighborhoods(
+        self, X: Any, *, n_columns: int = 1, own: NDArray[np.intp] | None = None
+    ) -> Iterator[tuple[slice, csr_array]]:
+        """Blocks of queries, with the weight of every logged query in each query's neighbourhood, shape (block, N).
+
+        Parameters
+        ----------
+        X : array or sparse matrix of shape (n, d)
+        n_columns : int, default=1
+            Columns of the table that is pooled, to size the blocks by.
+        own : int array of shape (n,), optional
+            Which logged query each of `X` is; one row's weight of it is left out of its own neighbourhood.
+        """
+        n = X.shape[0]
+        X = _floats(X, dtype=self.queries.dtype)
+        reach = min(self.reach + (own is not None), self.queries.shape[0])
+        # Per query live one row of distances, one of indices, and what is known of the neighbours.
+        size = self.queries.shape[0]
+        per_query = size * (self.queries.dtype.itemsize + 8) + 8 * (4 * reach + 4 * n_columns)
+        block = max(1, _BLOCK_BYTES // per_query)
+        for low in range(0, n, block):
+            rows = slice(low, min(low + block, n))
+            yield rows, self._neighborhood(X[rows], reach, None if own is None else own[rows])
+
+    def blank(self, X: Any) -> NDArray[np.intp]:
+        """Queries that are as near to every query as to any other: zero vectors under the cosine."""
+        if self.metric != "cosine":
+            return np.empty(0, dtype=np.intp)
+        return np.flatnonzero(row_norms(_floats(X, dtype=self.queries.dtype), squared=True) == 0)
+
+    def _neighborhood(self, X: Any, k: int, own: NDArray[np.intp] | None) -> csr_array:
         # Ranking needs no square root, no norm of the query, and no norm of unit vectors.
         if self.metric == "cosine":
-            distance = safe_sparse_dot(-X, self.queries_.T, dense_output=True)
+            distance = safe_sparse_dot(-X, self.queries.T, dense_output=True)
         else:
-            X = X if self.centre_ is None else X - self.centre_
-            distance = safe_sparse_dot(-2.0 * X, self.queries_.T, dense_output=True)
-            distance += self.norms_
-        k = self.reach_
+            X = X if self.centre is None else X - self.centre
+            distance = safe_sparse_dot(-2.0 * X, self.queries.T, dense_output=True)
+            distance += self.norms
         near = np.argpartition(distance, k - 1, axis=1)[:, :k]
-        if self.sample_weight_ is None:
+        if self.weight is None and own is None:
             mass = np.ones(near.size)
         else:
             order = np.argsort(np.take_along_axis(distance, near, axis=1), axis=1, kind="stable")
             near = np.take_along_axis(near, order, axis=1)
-            weight = self.sample_weight_[near]
+            weight = np.ones(near.shape) if self.weight is None else self.weight[near]
+            if own is not None:
+                weight = np.where(near == own[:, None], np.maximum(weight - 1.0, 0.0), weight)
             before = np.cumsum(weight, axis=1) - weight
             mass = np.clip(self.n_neighbors - before, 0.0, weight).ravel()
         ends = np.arange(0, near.size + 1, k)
         return csr_array((mass, near.ravel(), ends), shape=distance.shape)
 
 
-def _check_numbers(X: Any) -> None:
+def check_neighbors(owner: str, n_neighbors: Any, metric: Any) -> None:
+    """Refuse a size of neighbourhoods that is no integer >= 1, and a metric that is not known.
+
+    Raises
+    ------
+    RouterInputError
+    """
+    if isinstance(n_neighbors, bool) or not isinstance(n_neighbors, Integral) or n_neighbors < 1:
+        raise RouterInputError(f"{owner}: n_neighbors must be an integer >= 1, got {n_neighbors!r}")
+    if metric not in ("cosine", "euclidean"):
+        raise RouterInputError(f"{owner}: metric must be one of ('cosine', 'euclidean'), got {metric!r}")
+
+
+def _check_numbers(X: Any, owner: str) -> None:
     if not (issparse(X) or (isinstance(X, np.ndarray) and X.dtype.kind in "biuf")):
         raise RouterInputError(
-            "KNNRouter needs numbers: put a vectoriser before it, as in make_pipeline(TfidfVectorizer(), KNNRouter())"
+            f"{owner} needs numbers: put a vectoriser before it, as in make_pipeline(TfidfVectorizer(), {owner}())"
         )
 
 

@@ -143,3 +143,42 @@ def test_text_is_sent_to_a_vectoriser() -> None:
     router = KNNRouter().fit([[0.0], [1.0]], [[1.0, 0.0], [0.0, 1.0]])
     with pytest.raises(RouterInputError, match="KNNRouter needs numbers"):
         router.predict(["a"])
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("size", [1, 2_000, 10**9])
+def test_a_logged_query_is_left_out_of_its_own_neighbourhood(
+    monkeypatch: pytest.MonkeyPatch, metric: str, size: int
+) -> None:
+    monkeypatch.setattr(neighbors, "_BLOCK_BYTES", size)
+    X, _, _ = draw(2, n=30)
+    search = neighbors.NeighborSearch.fit(X, n_neighbors=4, metric=metric, weight=None)
+    near = sparse.vstack([block for _, block in search.neighborhoods(X, own=np.arange(len(X)))]).toarray()
+    assert not near.diagonal().any()
+    for row in range(30):
+        others = np.delete(np.arange(30), row)
+        peer = NearestNeighbors(n_neighbors=4, metric=metric, algorithm="brute").fit(X[others])
+        expected = others[peer.kneighbors(X[[row]], return_distance=False)[0]]
+        assert np.flatnonzero(near[row]).tolist() == sorted(expected.tolist())
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_one_rows_weight_is_left_out_so_that_a_weight_is_worth_equal_rows(metric: str) -> None:
+    X, quality, _ = draw(3, n=40)
+    weight = np.random.default_rng(3).integers(1, 4, size=40)
+    rows = np.repeat(np.arange(40), weight)
+
+    def means(X: np.ndarray, values: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
+        search = neighbors.NeighborSearch.fit(X, n_neighbors=6, metric=metric, weight=weight)
+        near = sparse.vstack([block for _, block in search.neighborhoods(X, own=np.arange(len(X)))])
+        np.testing.assert_allclose(near.sum(axis=1), 6.0)
+        return near @ values / 6.0
+
+    weighted = means(X, quality, weight.astype(float))
+    np.testing.assert_allclose(weighted[rows], means(X[rows], quality[rows], None), atol=1e-12)
+
+
+def test_a_lone_query_has_no_neighbourhood_without_itself() -> None:
+    search = neighbors.NeighborSearch.fit(np.ones((1, 2)), n_neighbors=3, metric="cosine", weight=None)
+    (near,) = (block for _, block in search.neighborhoods(np.ones((1, 2)), own=np.array([0])))
+    assert near.toarray().tolist() == [[0.0]]
