@@ -29,10 +29,11 @@ import defer
 from defer import OutcomeLog, make_pipeline
 from defer.estimators import KNNRouter, QualityRouter, RandomMixture
 from defer.estimators.embeddings import SentenceEmbedder, local_model
-from defer.evaluation.frontier import aiq, area_over_zero, oracle, sweep, upper_hull
+from defer.evaluation.frontier import aiq, oracle, sweep
 from defer.evaluation.two_arm import apgr, strong_share_curve
 from defer.portfolios.assignment.choice import choose_at_price
 from defer.portfolios.splitting import query_groups
+from defer.portfolios.zero_router import area_over_zero, upper_hull
 
 DOCS = Path(__file__).parents[1] / "docs" / "benchmarks" / "routers.rst"
 FOLDS, POINTS, DRAWS, QUICK_QUERIES = 5, 100, 500, 600

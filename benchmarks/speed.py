@@ -23,7 +23,8 @@ from sklearn.linear_model import Ridge
 
 from defer import Budget, OutcomeLog, evaluate, make_pipeline
 from defer.estimators import KNNRouter, QualityRouter
-from defer.evaluation.frontier import aiq, upper_hull
+from defer.evaluation.frontier import aiq
+from defer.portfolios.zero_router import upper_hull
 
 DOCS = Path(__file__).parents[1] / "docs" / "benchmarks" / "speed.rst"
 WORDS = 3_000

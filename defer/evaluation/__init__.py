@@ -23,7 +23,7 @@ from defer.evaluation.deferral import (
 from defer.evaluation.estimate import Estimate
 from defer.evaluation.estimators import DM, DR, DR_OS, DR_PS, IPS, SNDR, SNIPS, ClippedIPS, Replay, Switch
 from defer.evaluation.evaluation import evaluate
-from defer.evaluation.frontier import Frontier, aiq, area_over_zero, hull_quality, oracle, sweep, upper_hull
+from defer.evaluation.frontier import Frontier, aiq, hull_quality, oracle, sweep
 from defer.evaluation.intervals import Interval
 from defer.evaluation.ope import estimate_value, uniform_policy
 from defer.evaluation.realised import outcome_table
@@ -31,6 +31,7 @@ from defer.evaluation.resampling import bootstrap_interval
 from defer.evaluation.result import Evaluation
 from defer.evaluation.running import RunningValue
 from defer.evaluation.two_arm import apgr, apgr_ten_points, cpt, pgr, strong_share_curve, threshold_for_share
+from defer.portfolios.zero_router import area_over_zero, upper_hull
 
 __all__ = [
     "DM",

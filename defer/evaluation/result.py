@@ -14,7 +14,7 @@ from scipy.stats import norm as normal_distribution
 from defer.evaluation.calibration import Calibration, calibration
 from defer.evaluation.domains import domain_table
 from defer.evaluation.estimate import Estimate
-from defer.evaluation.frontier import Frontier, Resweep, aiq, area_over_zero, oracle, sweep, upper_hull
+from defer.evaluation.frontier import Frontier, Resweep, aiq, oracle, sweep
 from defer.evaluation.intervals import Interval, mean_interval
 from defer.evaluation.realised import is_logged_in_part, logged_outcome, outcome_table
 from defer.evaluation.resampling import bootstrap_interval
@@ -24,6 +24,7 @@ from defer.exceptions import EvaluationError
 from defer.portfolios.limits import Limit
 from defer.portfolios.outcomes import OutcomeLog
 from defer.portfolios.splitting import interval_groups, query_groups
+from defer.portfolios.zero_router import area_over_zero, upper_hull
 
 if TYPE_CHECKING:
     from os import PathLike
