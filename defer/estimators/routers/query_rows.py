@@ -1,0 +1,73 @@
+"""Logged queries as rows of numbers: which are equal, and which count at all."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array, issparse
+
+from defer.estimators.outcomes_input import Outcomes
+from defer.exceptions import RouterInputError
+
+__all__ = ["check_numbers", "equal_rows", "weighted_rows"]
+
+Ints = NDArray[np.intp]
+
+
+def check_numbers(router: Any, X: Any) -> None:
+    """Raise RouterInputError for queries that are no table of numbers."""
+    if not (issparse(X) or (isinstance(X, np.ndarray) and X.dtype.kind in "biuf")):
+        name = type(router).__name__
+        raise RouterInputError(
+            f"{name} needs numbers: put a vectoriser before it, as in make_pipeline(TfidfVectorizer(), {name}())"
+        )
+
+
+def weighted_rows(X: Any, outcomes: Outcomes) -> tuple[Any, Outcomes]:
+    """Queries and outcomes without the rows of sample weight 0."""
+    if outcomes.sample_weight is None or outcomes.sample_weight.all():
+        return X, outcomes
+    kept = np.flatnonzero(outcomes.sample_weight > 0)
+    rows: dict[str, Any] = {
+        name: None if getattr(outcomes, name) is None else getattr(outcomes, name)[kept]
+        for name in ("quality", "cost", "weight", "sample_weight", "propensity", "cell_propensity")
+    }
+    return X[kept], replace(outcomes, **rows)
+
+
+def equal_rows(X: Any) -> tuple[Ints, Ints]:
+    """Row where each different query stands first, and each row's place among them.
+
+    The order of the different queries does not depend on that of the rows, nor on whether they are sparse: they are sorted by
+    a fixed random projection.
+
+    Parameters
+    ----------
+    X : array or csr matrix of shape (n, d)
+
+    Examples
+    --------
+    >>> first, group = equal_rows(np.array([[2.0], [1.0], [2.0]]))
+    >>> len(first), bool(group[0] == group[2] != group[1])
+    (2, True)
+    """
+    if issparse(X):
+        X = csr_array(X, copy=True)
+        X.sum_duplicates()
+        X.eliminate_zeros()
+        ends = X.indptr
+        keys = [X.indices[low:high].tobytes() + X.data[low:high].tobytes() for low, high in pairwise(ends)]
+    else:
+        keys = [row.tobytes() for row in X + np.zeros(1, dtype=X.dtype)]  # -0.0 is 0.0
+    found: dict[bytes, int] = {}
+    group = np.array([found.setdefault(key, len(found)) for key in keys], dtype=np.intp)
+    first = np.unique(group, return_index=True)[1]
+    height = X[first] @ np.random.default_rng(0).standard_normal(X.shape[1])
+    place = np.argsort(height, kind="stable")
+    rank = np.empty(len(place), dtype=np.intp)
+    rank[place] = np.arange(len(place))
+    return first[place], rank[group]
