@@ -32,6 +32,11 @@ class ShareThreshold:
     wanted : float
     below, above : float
         The largest reachable share <= `wanted`, and the least one >= it.
+
+    Examples
+    --------
+    >>> ShareThreshold(0.5, share=0.75, wanted=0.7, below=0.25, above=0.75).is_strong([0.4, 0.5]).tolist()
+    [False, True]
     """
 
     threshold: float

@@ -1,0 +1,263 @@
+"""Parts of routers that read text by a transformer of their own: libraries, checkpoint folders, texts, batches of tokens.
+
+A checkpoint is a local folder in the layout of Hugging Face; nothing is ever downloaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from defer.exceptions import MissingExtraError, RouterInputError
+
+__all__ = [
+    "Features",
+    "Tokens",
+    "checkpoint_hash",
+    "clean_texts",
+    "freeze_layers",
+    "load_checkpoint",
+    "text_libraries",
+    "trained_arrays",
+    "use_arrays",
+]
+
+Rows = NDArray[np.intp]
+
+_WEIGHT_FILES = ("*.safetensors", "*.bin", "*.json", "*.txt", "*.model")
+_CHUNK = 2**22
+
+
+def text_libraries() -> tuple[Any, Any]:
+    """The modules torch and transformers.
+
+    Raises
+    ------
+    MissingExtraError
+        If one of them is not installed.
+    """
+    try:
+        import torch
+    except ImportError:
+        raise MissingExtraError("torch", "torch") from None
+    try:
+        transformers = importlib.import_module("transformers")
+    except ImportError:
+        raise MissingExtraError("transformers", "text") from None
+    return torch, transformers
+
+
+def clean_texts(owner: str, X: Any) -> list[str]:
+    """Queries as a list of texts that every tokenizer takes: what cannot be encoded as UTF-8 is replaced by "?".
+
+    Raises
+    ------
+    RouterInputError
+        If they are no texts; names the first that is none.
+
+    Examples
+    --------
+    >>> clean_texts("Router", ["plain", "half of a pair: \\ud800"])
+    ['plain', 'half of a pair: ?']
+    """
+    column = X.to_numpy() if hasattr(X, "to_numpy") else X
+    if isinstance(X, str) or np.ndim(column[:1] if hasattr(column, "__getitem__") else 0) != 1:
+        raise RouterInputError(f"{owner} reads text itself: pass a list of texts, got {type(X).__name__}")
+    wrong = [(row, text) for row, text in enumerate(column) if not isinstance(text, str)]
+    if wrong:
+        row, text = wrong[0]
+        raise RouterInputError(
+            f"{owner} reads text itself: {len(wrong)} of {len(column)} queries are no str, the first in row {row} "
+            f"({text!r}); for numbers take a router such as MatrixFactorizationRouter"
+        )
+    return [str(text).encode("utf-8", "replace").decode("utf-8") for text in column]
+
+
+def checkpoint_hash(folder: str) -> str:
+    """SHA-256 of the weights, configuration and tokenizer in a checkpoint folder; other files and its place do not count."""
+    total = hashlib.sha256()
+    for path in sorted({path for pattern in _WEIGHT_FILES for path in Path(folder).glob(pattern)}):
+        total.update(path.name.encode())
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                total.update(chunk)
+    return total.hexdigest()
+
+
+def load_checkpoint(owner: str, folder: str | None, kind: str) -> tuple[Any, Any]:
+    """Model and tokenizer from a local folder, in float32 on the CPU.
+
+    Parameters
+    ----------
+    owner : str
+        For messages.
+    folder : str or None
+    kind : str
+        Class of transformers that loads the model, such as "AutoModel".
+
+    Raises
+    ------
+    MissingExtraError
+        If torch or transformers is not installed.
+    RouterInputError
+        If there is no folder, or what it holds cannot be loaded.
+    """
+    _, transformers = text_libraries()
+    if folder is None or not Path(folder).is_dir():
+        raise RouterInputError(
+            f"{owner}: there is no model folder at {folder!r}; give model= a local folder with config.json, weights and "
+            "tokenizer, as save_pretrained writes it"
+        )
+    try:
+        with _silence():
+            model = getattr(transformers, kind).from_pretrained(folder, local_files_only=True).float()
+            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        ImportError,
+        RuntimeError,
+    ) as error:  # whatever a damaged folder makes it raise
+        reason = str(error).strip().split("\n")[0]
+        raise RouterInputError(f"{owner}: the model in {folder!r} cannot be loaded as {kind}: {reason}") from error
+    return model, tokenizer
+
+
+def freeze_layers(owner: str, module: Any, freeze: int) -> int:
+    """Keep the embeddings and the first layers of a transformer from being trained; returns how many layers it has.
+
+    Parameters
+    ----------
+    owner : str
+        For messages.
+    module : torch module
+        Its longest list of modules are its layers.  What it defines before the first layer that is trained is frozen.
+    freeze : int
+        Layers to freeze, from the first; 0 trains everything.
+
+    Raises
+    ------
+    RouterInputError
+        If there are fewer layers.
+    """
+    import torch
+
+    lists = [part for part in module.modules() if isinstance(part, torch.nn.ModuleList)]
+    layers: list[Any] = list(max(lists, key=len, default=()))
+    if freeze > len(layers):
+        raise RouterInputError(f"{owner}: freeze={freeze}, and the model has {len(layers)} layers")
+    if freeze:
+        free = {id(parameter) for layer in layers[freeze:] for parameter in layer.parameters()}
+        last = max(
+            (index for index, parameter in enumerate(module.parameters()) if id(parameter) in _within(layers[:freeze])),
+            default=-1,
+        )
+        for index, parameter in enumerate(module.parameters()):
+            parameter.requires_grad_(index > last or id(parameter) in free)
+    return len(layers)
+
+
+def trained_arrays(module: Any) -> dict[str, NDArray[np.float32]]:
+    """The parameters that training may have changed, by name, as arrays of their own."""
+    return {
+        name: parameter.detach().cpu().numpy().copy()
+        for name, parameter in module.named_parameters()
+        if parameter.requires_grad
+    }
+
+
+def use_arrays(module: Any, arrays: dict[str, NDArray[np.float32]]) -> None:
+    """Give a module the parameters of `trained_arrays`."""
+    import torch
+
+    parameters = dict(module.named_parameters())
+    with torch.no_grad():
+        for name, values in arrays.items():
+            parameters[name].copy_(torch.from_numpy(np.asarray(values)))
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """Token numbers of texts of different lengths.
+
+    Attributes
+    ----------
+    ids : sequence of n int arrays, none empty
+    pad : int
+        Token that fills up a batch; it is masked.
+    """
+
+    ids: Sequence[NDArray[np.int64]]
+    pad: int
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def batch(self, rows: Rows) -> tuple[Any, Any]:
+        """Tokens and mask of some rows as tensors of shape (rows, longest of them), filled up on the right."""
+        import torch
+
+        part = [self.ids[row] for row in rows]
+        width = max(map(len, part))
+        ids, mask = np.full((len(part), width), self.pad, dtype=np.int64), np.zeros((len(part), width), dtype=np.int64)
+        for line, tokens in enumerate(part):
+            ids[line, : len(tokens)], mask[line, : len(tokens)] = tokens, 1
+        return torch.from_numpy(ids), torch.from_numpy(mask)
+
+    def alike(self, size: int) -> Iterator[Rows]:
+        """Batches of all rows, texts of similar length together."""
+        order = np.argsort([len(tokens) for tokens in self.ids], kind="stable")
+        yield from np.split(order, np.arange(size, len(order), size))
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """What a frozen encoder made of texts: a table of shape (n, d), float32."""
+
+    table: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def batch(self, rows: Rows) -> tuple[Any]:
+        """Some rows, as the one tensor that a head takes."""
+        import torch
+
+        return (torch.from_numpy(self.table[rows]),)
+
+    def alike(self, size: int) -> Iterator[Rows]:
+        """Batches of all rows."""
+        yield from np.split(np.arange(len(self.table)), np.arange(size, len(self.table), size))
+
+
+def _within(layers: Any) -> set[int]:
+    return {id(parameter) for layer in layers for parameter in layer.parameters()}
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """No progress bar while a model is loaded: standard error belongs to the caller."""
+    bars: Any = importlib.import_module("transformers.utils.logging")
+    shown, level = bars.is_progress_bar_enabled(), bars.get_verbosity()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        bars.disable_progress_bar()
+        bars.set_verbosity_error()
+    try:
+        yield
+    finally:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            bars.set_verbosity(level)
+            if shown:
+                bars.enable_progress_bar()
