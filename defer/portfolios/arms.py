@@ -19,6 +19,7 @@ from defer.exceptions import PortfolioError
 __all__ = ["Arm", "Portfolio", "Price"]
 
 _PRICE_FIELDS = ("per_call", "per_input_token", "per_output_token")
+_CACHED = "per_cached_input_token"
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Price:
     per_call, per_input_token, per_output_token : float, default=0.0
         In units of `currency`, >= 0.
     currency : str, default="USD"
+    per_cached_input_token : float, optional
+        Of the input tokens that the provider's prompt cache holds.  None = the same as of the others.
 
     Raises
     ------
@@ -46,33 +49,59 @@ class Price:
     per_input_token: float = 0.0
     per_output_token: float = 0.0
     currency: str = "USD"
+    per_cached_input_token: float | None = None
 
     def __post_init__(self) -> None:
-        for name in _PRICE_FIELDS:
-            object.__setattr__(self, name, _check_price(name, getattr(self, name)))
+        for name in (*_PRICE_FIELDS, _CACHED):
+            if name != _CACHED or self.per_cached_input_token is not None:
+                object.__setattr__(self, name, _check_price(name, getattr(self, name)))
         if not isinstance(self.currency, str) or not self.currency:
             raise PortfolioError(f"Price: currency must be a non-empty string, got {self.currency!r}")
 
     @classmethod
-    def per_million(cls, input_tokens: float, output_tokens: float, *, currency: str = "USD") -> Price:
+    def per_million(
+        cls,
+        input_tokens: float,
+        output_tokens: float,
+        *,
+        cached_input_tokens: float | None = None,
+        currency: str = "USD",
+    ) -> Price:
         """Price from the usual quotation per million tokens."""
-        per_input = _check_price("input_tokens", input_tokens) / 1e6
-        return cls(0.0, per_input, _check_price("output_tokens", output_tokens) / 1e6, currency)
+        rates = [_check_price("input_tokens", input_tokens), _check_price("output_tokens", output_tokens)]
+        if cached_input_tokens is not None:
+            rates.append(_check_price("cached_input_tokens", cached_input_tokens))
+        per_token = [rate / 1e6 for rate in rates]
+        return cls(0.0, per_token[0], per_token[1], currency, *per_token[2:])
 
-    def cost(self, *, input_tokens: ArrayLike = 0, output_tokens: ArrayLike = 0) -> Any:
+    @property
+    def cache_discount(self) -> float:
+        """What an input token costs less if the prompt cache holds it; below 0 if it costs more."""
+        return 0.0 if self.per_cached_input_token is None else self.per_input_token - self.per_cached_input_token
+
+    def cost(self, *, input_tokens: ArrayLike = 0, output_tokens: ArrayLike = 0, cached_tokens: ArrayLike = 0) -> Any:
         """Cost of calls with these token counts; a float, or an array of the shape of the counts.
 
         A count that is not known is NaN, and so is its cost.
 
+        Parameters
+        ----------
+        input_tokens, output_tokens : array or number
+        cached_tokens : array or number
+            How many of the input tokens the prompt cache holds.
+
         Raises
         ------
         PortfolioError
-            If a count is negative.
+            If a count is negative, or there are more cached than input tokens.
         """
+        tokens, cached = _check_tokens("input_tokens", input_tokens), _check_tokens("cached_tokens", cached_tokens)
+        _check_cached(tokens, cached)
         total = (
             self.per_call
-            + self.per_input_token * _check_tokens("input_tokens", input_tokens)
+            + self.per_input_token * tokens
             + self.per_output_token * _check_tokens("output_tokens", output_tokens)
+            - self.cache_discount * cached
         )
         return float(total) if np.ndim(total) == 0 else total
 
@@ -91,6 +120,16 @@ def _check_tokens(name: str, tokens: ArrayLike) -> NDArray[np.float64]:
             f"{name} has {len(wrong)} of {count.size} values below 0, the first is {count.ravel()[wrong[0]]:g}"
         )
     return count
+
+
+def _check_cached(tokens: NDArray[np.float64], cached: NDArray[np.float64]) -> None:
+    over = cached > tokens
+    if np.any(over):
+        some, most = (np.broadcast_to(count, np.shape(over))[over][0] for count in (cached, tokens))
+        what = (
+            f"{np.count_nonzero(over)} of {np.size(over)} values above input_tokens, the first is {some:g} of {most:g}"
+        )
+        raise PortfolioError(f"cached_tokens has {what}")
 
 
 @dataclass(frozen=True)
@@ -217,30 +256,41 @@ class Portfolio:
                 return arm
         raise PortfolioError(f"no arm {name!r}; the portfolio has {list(self.names)}")
 
-    def cost(self, *, input_tokens: ArrayLike = 0, output_tokens: ArrayLike = 0) -> NDArray[np.float64]:
+    def cost(
+        self, *, input_tokens: ArrayLike = 0, output_tokens: ArrayLike = 0, cached_tokens: ArrayLike = 0
+    ) -> NDArray[np.float64]:
         """Cost of every query on every arm, shape (n, m).
 
         Parameters
         ----------
         input_tokens, output_tokens : arrays of shape (n,) or (n, m), or numbers
             NaN where a count is not known.
+        cached_tokens : array of shape (n,) or (n, m), or number
+            How many of the input tokens the prompt cache of each arm holds.
 
         Raises
         ------
         PortfolioError
-            If a count is negative, or the shapes do not fit.
+            If a count is negative, there are more cached than input tokens, or the shapes do not fit.
         """
         price = {name: np.array([getattr(arm.price, name) for arm in self.arms]) for name in _PRICE_FIELDS}
-        counts = [
-            self._columns("input_tokens", input_tokens),
-            self._columns("output_tokens", output_tokens),
-        ]
+        given = {"input_tokens": input_tokens, "output_tokens": output_tokens, "cached_tokens": cached_tokens}
+        counts = [self._columns(name, tokens) for name, tokens in given.items()]
         rows = {len(count) for count in counts if len(count) != 1}
         if len(rows) > 1:
-            raise PortfolioError(f"input_tokens and output_tokens are of {sorted(rows)} queries")
+            raise PortfolioError(f"input_tokens, output_tokens and cached_tokens are of {sorted(rows)} queries")
+        _check_cached(counts[0], counts[2])
         return np.asarray(
-            price["per_call"] + price["per_input_token"] * counts[0] + price["per_output_token"] * counts[1]
+            price["per_call"]
+            + price["per_input_token"] * counts[0]
+            + price["per_output_token"] * counts[1]
+            - self.cache_discount * counts[2]
         )
+
+    @property
+    def cache_discount(self) -> NDArray[np.float64]:
+        """What an input token costs less on every arm if the prompt cache holds it, shape (m,)."""
+        return np.array([arm.price.cache_discount for arm in self.arms])
 
     def _columns(self, name: str, tokens: ArrayLike) -> NDArray[np.float64]:
         count = _check_tokens(name, tokens)
@@ -254,7 +304,8 @@ class Portfolio:
     def from_toml(cls, path: str | PathLike[str]) -> Portfolio:
         """Portfolio from a TOML file with one ``[[arm]]`` table an arm and its ``price`` as a sub-table.
 
-        Prices may be given per million tokens as ``input_per_million`` and ``output_per_million``.
+        Prices may be given per million tokens as ``input_per_million``, ``output_per_million`` and
+        ``cached_input_per_million``.
 
         Raises
         ------
@@ -287,8 +338,9 @@ class Portfolio:
         ----------
         frame : frame of any library that narwhals supports
             Column ``name``, and optionally ``kind``, ``context_window``, ``capacity``, ``tags`` (lists), ``currency``,
-            ``per_call``, ``per_input_token``, ``per_output_token``, ``input_per_million``, ``output_per_million``;
-            other columns become metadata.  An empty cell leaves the default.
+            ``per_call``, ``per_input_token``, ``per_output_token``, ``per_cached_input_token``, ``input_per_million``,
+            ``output_per_million``, ``cached_input_per_million``; other columns become metadata.  An empty cell leaves
+            the default.
 
         Raises
         ------
@@ -314,7 +366,8 @@ class Portfolio:
         return cls(arms)
 
 
-_PRICE_KEYS = (*_PRICE_FIELDS, "currency", "input_per_million", "output_per_million")
+_SIDES = ("input", "output", "cached_input")
+_PRICE_KEYS = (*_PRICE_FIELDS, _CACHED, "currency", *(f"{side}_per_million" for side in _SIDES))
 _ARM_FIELDS = ("name", "kind", "context_window", "capacity", "tags")
 
 
@@ -341,7 +394,7 @@ def _arm(entry: Mapping[str, Any], where: str) -> Arm:
         raise PortfolioError(f"{where}: no name")
     try:
         rates = dict(price)
-        for side in ("input", "output"):
+        for side in _SIDES:
             quoted = rates.pop(f"{side}_per_million", None)
             if quoted is not None:
                 if f"per_{side}_token" in rates:

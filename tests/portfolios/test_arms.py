@@ -45,6 +45,40 @@ def test_quotations_per_million_are_prices_per_token():
     assert Price.per_million(0.25, 1.25, currency="EUR") == Price(0.0, 0.25e-6, 1.25e-6, "EUR")
 
 
+def test_cached_tokens_are_input_tokens_at_a_price_of_their_own():
+    price = Price.per_million(3.0, 15.0, cached_input_tokens=0.3)
+    assert price == Price(0.0, 3.0 / 1e6, 15.0 / 1e6, "USD", 0.3 / 1e6)
+    assert price.cache_discount == pytest.approx(2.7e-6)
+    assert price.cost(input_tokens=1000, output_tokens=100, cached_tokens=600) == pytest.approx(
+        (400 * 3.0 + 600 * 0.3 + 100 * 15.0) / 1e6
+    )
+    assert price.cost(input_tokens=[10, 20], cached_tokens=[10, 0]).tolist() == pytest.approx([3e-6, 60e-6])
+    assert math.isnan(price.cost(input_tokens=10, cached_tokens=math.nan))
+    assert math.isnan(price.cost(input_tokens=math.nan, cached_tokens=5))
+    plain = Price.per_million(3.0, 15.0)
+    assert plain.cache_discount == 0.0
+    assert plain.cost(input_tokens=1000, cached_tokens=600) == plain.cost(input_tokens=1000)
+    assert Price(per_input_token=1e-6, per_cached_input_token=0.0).cost(input_tokens=5, cached_tokens=5) == 0.0
+    assert Price(per_input_token=1e-6, per_cached_input_token=2e-6).cache_discount == pytest.approx(-1e-6)
+    both = Portfolio([Arm("a", price=price), Arm("b", price=plain)])
+    assert both.cache_discount.tolist() == pytest.approx([2.7e-6, 0.0])
+    cost = both.cost(input_tokens=[1000, 2000], output_tokens=100, cached_tokens=[[600, 600], [0, 2000]])
+    for row, (tokens, cached) in enumerate([(1000, (600, 600)), (2000, (0, 2000))]):
+        for column, arm in enumerate(both):
+            one = arm.price.cost(input_tokens=tokens, output_tokens=100, cached_tokens=cached[column])
+            assert cost[row, column] == pytest.approx(one)
+
+
+def test_there_are_not_more_cached_than_input_tokens(portfolio):
+    for call in (Price().cost, portfolio.cost):
+        with pytest.raises(
+            PortfolioError, match=r"cached_tokens has 1 of 2 values above input_tokens, the first is 7 of 5"
+        ):
+            call(input_tokens=[5, 9], cached_tokens=[7, 9])
+        with pytest.raises(PortfolioError, match="cached_tokens has 1 of 2 values below 0, the first is -1"):
+            call(input_tokens=[5, 9], cached_tokens=[-1, 0])
+
+
 @pytest.mark.parametrize("value", [-1, math.nan, math.inf, "1", None, True])
 @pytest.mark.parametrize("name", ["per_call", "per_input_token", "per_output_token"])
 def test_price_must_be_finite_and_not_negative(name, value):
@@ -55,6 +89,10 @@ def test_price_must_be_finite_and_not_negative(name, value):
 def test_quotation_and_currency_are_checked():
     with pytest.raises(PortfolioError, match="Price: output_tokens must be a finite number >= 0, got '1'"):
         Price.per_million(1.0, "1")
+    with pytest.raises(PortfolioError, match="Price: cached_input_tokens must be a finite number >= 0, got -1"):
+        Price.per_million(1.0, 1.0, cached_input_tokens=-1)
+    with pytest.raises(PortfolioError, match="Price: per_cached_input_token must be a finite number >= 0, got nan"):
+        Price(per_cached_input_token=math.nan)
     with pytest.raises(PortfolioError, match="Price: currency must be a non-empty string, got ''"):
         Price(currency="")
 
@@ -150,7 +188,7 @@ def test_cost_has_a_row_a_query_and_a_column_an_arm(portfolio):
 def test_cost_needs_counts_that_fit(portfolio):
     with pytest.raises(PortfolioError, match=r"input_tokens must have shape \(n,\) or \(n, 3\), got \(1, 2\)"):
         portfolio.cost(input_tokens=[[1, 2]])
-    with pytest.raises(PortfolioError, match=r"input_tokens and output_tokens are of \[2, 3\] queries"):
+    with pytest.raises(PortfolioError, match=r"input_tokens, output_tokens and cached_tokens are of \[2, 3\] queries"):
         portfolio.cost(input_tokens=[1, 2], output_tokens=[1, 2, 3])
 
 
@@ -179,6 +217,21 @@ def test_portfolio_from_toml(tmp_path, portfolio):
     path = tmp_path / "portfolio.toml"
     path.write_text(TOML)
     assert Portfolio.from_toml(path) == Portfolio.from_toml(str(path)) == portfolio
+
+
+def test_prices_of_cached_tokens_are_read_from_files_and_frames(tmp_path):
+    price = Price.per_million(3.0, 15.0, cached_input_tokens=0.3)
+    path = tmp_path / "portfolio.toml"
+    keys = "input_per_million = 3.0, output_per_million = 15.0"
+    path.write_text(f'[[arm]]\nname = "a"\nprice = {{{keys}, cached_input_per_million = 0.3}}')
+    assert Portfolio.from_toml(path)["a"].price == price
+    path.write_text(f'[[arm]]\nname = "a"\nprice = {{{keys}, per_cached_input_token = {0.3 / 1e6!r}}}')
+    assert Portfolio.from_toml(path)["a"].price == price
+    path.write_text('[[arm]]\nname = "a"\nprice = {cached_input_per_million = 1, per_cached_input_token = 1}')
+    with pytest.raises(PortfolioError, match="give cached_input_per_million or per_cached_input_token, not both"):
+        Portfolio.from_toml(path)
+    frame = pd.DataFrame({"name": ["a", "b"], "input_per_million": [3.0, 3.0], "cached_input_per_million": [0.3, None]})
+    assert [arm.price.per_cached_input_token for arm in Portfolio.from_frame(frame)] == [0.3 / 1e6, None]
 
 
 @pytest.mark.parametrize(
