@@ -10,7 +10,18 @@ import lazy_loader as _lazy
 from defer._version import __version__
 
 if TYPE_CHECKING:
-    from defer import datasets, estimators, evaluation, exceptions, losses, persistence, portfolios, report, tracking
+    from defer import (
+        datasets,
+        estimators,
+        evaluation,
+        exceptions,
+        export,
+        losses,
+        persistence,
+        portfolios,
+        report,
+        tracking,
+    )
     from defer.estimators.pipeline import make_pipeline
     from defer.estimators.text import router
     from defer.evaluation.evaluation import evaluate
@@ -37,6 +48,7 @@ __all__ = [
     "evaluate",
     "evaluation",
     "exceptions",
+    "export",
     "load",
     "losses",
     "make_pipeline",
@@ -55,6 +67,7 @@ __getattr__, _, _ = _lazy.attach(
         "estimators",
         "evaluation",
         "exceptions",
+        "export",
         "losses",
         "persistence",
         "portfolios",

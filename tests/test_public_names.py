@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = (
     "defer", "defer.losses", "defer.estimators", "defer.portfolios", "defer.evaluation", "defer.report", "defer.datasets",
-    "defer.persistence", "defer.tracking",
+    "defer.persistence", "defer.tracking", "defer.export",
 )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import check_is_fitted
 
-from defer.estimators.base import BaseRouter
+from defer.estimators.base import BaseRouter, column_means
 from defer.exceptions import RouterInputError
 from defer.portfolios.outcomes import OutcomeLog
 
@@ -100,5 +100,5 @@ class ArmAddition(BaseRouter):
                 raise RouterInputError(
                     f"{owner}.add_arm: the router was fitted with costs, and the log has no cost of arm {name!r}"
                 )
-            cost, mean_cost = known, float(np.nanmean(known))
+            cost, mean_cost = known, float(column_means(known[:, None], None, 1)[0])
         return ArmTrial(self._check_queries(_safe_indexing(log.X, seen), reset=False), quality[seen], cost, mean_cost)

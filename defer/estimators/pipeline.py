@@ -71,6 +71,7 @@ class RouterPipeline(Pipeline):  # type: ignore[misc]
         sample_weight: ArrayLike | None = None,
         groups: ArrayLike | None = None,
         tags: Any = None,
+        latency: ArrayLike | None = None,
         **params: Any,
     ) -> Self:
         """Fit transformers and router; see `BaseRouter.fit`, and `BaseDeferral.fit` for the answers of `experts`.
@@ -88,8 +89,8 @@ class RouterPipeline(Pipeline):  # type: ignore[misc]
         groups : array of shape (n,), optional
             A router that cross-validates, such as `TunedRouter`, gets equal texts as groups where none are given: behind
             the transformers it would not see them.
-        tags : sequence of n sets of str, optional
-            For `RewardDistilledRouter`.
+        tags, latency : optional
+            For routers whose ``fit`` takes them: `RewardDistilledRouter` and `StackedRouter`, `SoftLabelRouter`.
         **params
             As for `sklearn.pipeline.Pipeline.fit`.
 
@@ -110,6 +111,7 @@ class RouterPipeline(Pipeline):  # type: ignore[misc]
             "sample_weight": sample_weight,
             "groups": groups,
             "tags": tags,
+            "latency": latency,
         }
         name, router = self.steps[-1]
         last = last_step(router)
