@@ -19,6 +19,7 @@ from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer, T
 from sklearn.pipeline import FeatureUnion, Pipeline
 
 from defer.estimators.embeddings import SentenceEmbedder, local_model
+from defer.estimators.routers.stacked import StackedRouter
 
 __all__ = ["CachedEmbedder", "CachedTfidf", "TextSet", "cached", "register"]
 
@@ -28,11 +29,12 @@ _SETS: dict[str, TextSet] = {}
 
 
 class TextSet:
-    """Distinct texts of a routing set with their n-gram counts and embeddings."""
+    """Distinct texts of a routing set with their n-gram counts and embeddings, which are kept for the `whole` set."""
 
-    def __init__(self, texts: list[str]) -> None:
+    def __init__(self, texts: list[str], whole: list[str] | None = None) -> None:
         self.texts = sorted(set(texts))
         self._row = {text: row for row, text in enumerate(self.texts)}
+        self._whole = self.texts if whole is None else sorted(set(whole))
         self._counts: dict[str, csr_matrix] = {}
         self._embeddings: np.ndarray | None = None
 
@@ -52,19 +54,23 @@ class TextSet:
         """Sentence embeddings of all texts, kept in the environment's folder from run to run."""
         if self._embeddings is None:
             key = hashlib.sha256(
-                "\0".join([os.path.basename(os.path.dirname(local_model() or "")), *self.texts]).encode()
+                "\0".join([os.path.basename(os.path.dirname(local_model() or "")), *self._whole]).encode()
             )
             path = Path(sys.prefix) / "embeddings" / f"{key.hexdigest()[:32]}.npy"
             if not path.exists():
                 path.parent.mkdir(exist_ok=True)
-                np.save(path, SentenceEmbedder().fit([]).transform(self.texts))
-            self._embeddings = np.load(path)
+                # Two processes may get here together: what is renamed is whole.
+                whole = path.with_suffix(f".{os.getpid()}.npy")
+                np.save(whole, SentenceEmbedder().fit([]).transform(self._whole))
+                os.replace(whole, path)
+            place = {text: row for row, text in enumerate(self._whole)}
+            self._embeddings = np.load(path)[[place[text] for text in self.texts]]
         return self._embeddings
 
 
-def register(name: str, texts: list[str]) -> None:
-    """Make the texts of a set known under a name, which the transformers carry instead of the texts."""
-    _SETS[name] = TextSet(texts)
+def register(name: str, texts: list[str], whole: list[str] | None = None) -> None:
+    """Make the texts of a set, or of a part of the `whole`, known under a name, which the transformers carry instead of them."""
+    _SETS[name] = TextSet(texts, whole)
 
 
 class CachedTfidf(TransformerMixin, BaseEstimator):
@@ -117,7 +123,7 @@ class CachedEmbedder(TransformerMixin, BaseEstimator):
 
 
 def cached(step: Any, name: str) -> Any:
-    """Copy of a pipeline, union or transformer with cached text features of the set `name`."""
+    """Copy of a pipeline, union, stack or transformer with cached text features of the set `name`."""
     if isinstance(step, TfidfVectorizer):
         return CachedTfidf(clone(step), name)
     if isinstance(step, SentenceEmbedder):
@@ -127,4 +133,6 @@ def cached(step: Any, name: str) -> Any:
         copy.steps = [(label, cached(part, name)) for label, part in step.steps]
     elif isinstance(copy, FeatureUnion):
         copy.transformer_list = [(label, cached(part, name)) for label, part in step.transformer_list]
+    elif isinstance(copy, StackedRouter) and step.features is not None:
+        copy.features = [(label, cached(part, name)) for label, part in step.features]
     return copy

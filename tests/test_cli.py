@@ -27,7 +27,7 @@ from defer.estimators import KNNRouter, TunedRouter
 from defer.evaluation.audit import Audit, Finding
 from defer.persistence import load, log_hash, manifest
 
-COMMANDS = ("demo", "audit", "split", "fit", "route", "evaluate", "report")
+COMMANDS = ("demo", "audit", "split", "fit", "route", "explain", "evaluate", "report")
 Run = Callable[..., Result]
 
 

@@ -14,7 +14,7 @@ from types import ModuleType
 import pytest
 
 import defer
-from defer import datasets, estimators, evaluation, exceptions, losses, portfolios
+from defer import datasets, estimators, evaluation, exceptions, export, losses, portfolios
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGES = sorted(
@@ -24,7 +24,7 @@ PAGES = sorted(
 )
 PUBLIC = [
     f"{module.__name__}.{name}"
-    for module in (defer, losses, portfolios, estimators, evaluation, datasets, exceptions)
+    for module in (defer, losses, portfolios, estimators, evaluation, export, datasets, exceptions)
     for name in module.__all__
 ]
 
@@ -106,6 +106,9 @@ def test_the_code_of_a_page_prints_what_the_page_shows(page, tmp_path, monkeypat
 @pytest.mark.parametrize("page", ["guide/idea.rst", "guide/logs.rst", "guide/routers.rst", "guide/limits.rst", "guide/evaluation.rst",
                                   "guide/deferral.rst", "guide/one_expert.rst", "guide/several_experts.rst", "guide/frozen_model.rst",
                                   "guide/one_shot_underfits.rst", "guide/panels.rst", "guide/which_surrogate.rst",
+                                  "guide/which_router.rst", "guide/auto.rst", "guide/hybrid.rst", "guide/distillation.rst",
+                                  "guide/pools.rst", "guide/preferences.rst", "guide/adding_arms.rst", "guide/text_features.rst",
+                                  "guide/sessions.rst", "guide/explain.rst", "guide/export.rst",
                                   "pitfalls/leakage.rst", "pitfalls/support.rst", "pitfalls/ties.rst", "pitfalls/threshold_tuning.rst"])  # fmt: skip
 def test_every_guide_page_and_every_page_on_a_mistake_runs_code(page):
     assert page in PAGES

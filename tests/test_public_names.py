@@ -105,12 +105,21 @@ def test_public_methods_have_a_docstring(name: str) -> None:
 SHOWN_ELSEWHERE = {
     "defer.estimators.base.BaseRouter": "abstract: every router shows it",
     "defer.estimators.deferral.face.BaseDeferral": "abstract: every deferral estimator shows it",
+    "defer.estimators.dialogue.RoutedTurn": "made by DialogueRouter, whose example reads some",
+    "defer.estimators.embedding_cache.CacheInfo": "made by EmbeddingCache.info, shown there",
+    "defer.estimators.explain.Explanation": "made by explain",
+    "defer.estimators.session_turns.SessionRouting": "made by SessionRouter, whose example reads one",
     "defer.estimators.tuning.operating_point.OperatingPoint": "made by TunedRouter, whose example reads one",
     "defer.evaluation.audit.Audit": "made by audit",
     "defer.evaluation.audit.Finding": "made by audit",
     "defer.evaluation.calibration.Calibration": "made by calibration",
     "defer.evaluation.frontier.Frontier": "made by sweep",
     "defer.evaluation.result.Evaluation": "made by evaluate",
+    "defer.evaluation.task_rank.TaskRanks": "made by task_ranks",
+    "defer.evaluation.throughput.MixtureCost": "made by mixture_cost",
+    "defer.evaluation.throughput.RouterOverhead": "made by router_overhead",
+    "defer.evaluation.throughput.Throughput": "made by mixture_throughput",
+    "defer.export.runtime.NumpyPolicy": "reads a file: see to_numpy",
     "defer.portfolios.summary.LogSummary": "made by OutcomeLog.summary",
     **{
         f"defer.evaluation.estimators.{name}": "handed to estimate_value, whose example takes one"

@@ -68,7 +68,7 @@ def update_state(state: State, turn_belief: State, *, deleted: Any = DELETED) ->
 
 
 def slot_f1(a: State, b: State) -> float:
-    """F1 of two states over pairs of slot and value, 2 |A & B| / (|A| + |B|); 1 where both are empty.
+    """F1 of two states over pairs of slot and value, ``2 |A & B| / (|A| + |B|)``; 1 where both are empty.
 
     Parameters
     ----------

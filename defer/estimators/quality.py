@@ -18,6 +18,7 @@ from defer.estimators.base import BaseRouter
 from defer.estimators.inner_model import fit_clone, takes_weight
 from defer.estimators.outcomes_input import Outcomes
 from defer.estimators.queries import n_queries
+from defer.estimators.wide_ridge import WideRidge
 from defer.exceptions import RouterInputError
 
 __all__ = ["ExpectedGrade", "QualityRouter"]
@@ -168,7 +169,7 @@ class _Columns:
             )
         # For least squares with a common penalty the joint solution is the one of each column.
         if not self.joint and not len(gaps):
-            self.joint = type(base) in (Ridge, LinearRegression)
+            self.joint = type(base) in (Ridge, WideRidge, LinearRegression)
 
     def fit(self, X: Any, weight: Floats | None) -> list[Any]:
         if weight is not None and not takes_weight(self.base):

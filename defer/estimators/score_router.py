@@ -48,7 +48,7 @@ class QualityScale:
 
     @classmethod
     def fit(cls, scores: Floats, quality: Floats, weight: Floats | None) -> QualityScale:
-        """Least squares over the observed outcomes, with an intercept of every query.
+        """Least squares over the observed outcomes, with an intercept of every query, or one where each shows a single arm.
 
         Parameters
         ----------
@@ -64,6 +64,10 @@ class QualityScale:
         level = float(mass @ values.sum(axis=1) / (mass @ seen.sum(axis=1)))
         beyond = np.where(seen, values - (values.sum(axis=1) / count)[:, None], 0.0)
         spread = np.where(seen, scores - (np.where(seen, scores, 0.0).sum(axis=1) / count)[:, None], 0.0)
+        if not (count > 1).any():
+            # Of a bandit log every query shows one arm: what lies beyond the mean arm is compared between queries.
+            beyond = np.where(seen, values - level, 0.0)
+            spread = np.where(seen, scores - scores.mean(axis=1, keepdims=True), 0.0)
         total = float(mass @ (spread**2).sum(axis=1))
         slope = float(mass @ (spread * beyond).sum(axis=1)) / total if total > 0 else 0.0
         return cls(level, max(slope, _LEAST_SLOPE))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer, TfidfVectorizer
-from sklearn.linear_model import Ridge
 from sklearn.pipeline import FeatureUnion, Pipeline
 
 from defer.estimators.embeddings import SentenceEmbedder, local_model
@@ -14,6 +13,7 @@ from defer.estimators.quality import QualityRouter
 from defer.estimators.routers.stack_members import text_members
 from defer.estimators.routers.stacked import StackedRouter
 from defer.estimators.text_shape import TextShape
+from defer.estimators.wide_ridge import WideRidge
 from defer.exceptions import RouterInputError
 
 __all__ = ["router"]
@@ -78,7 +78,7 @@ def router(
         blocks.insert(2, ("shape", TextShape(scale=_SHAPE_SCALE)))
         members = text_members([name for name, _ in blocks], alpha=alpha)
         return make_pipeline(StackedRouter(members, features=blocks, cost_weight=cost_weight))
-    quality = QualityRouter(Ridge(alpha=alpha), Ridge(alpha=alpha), cost_weight=cost_weight)
+    quality = QualityRouter(WideRidge(alpha=alpha), WideRidge(alpha=alpha), cost_weight=cost_weight)
     return make_pipeline(FeatureUnion(blocks), quality)
 
 

@@ -33,7 +33,7 @@ _SIGNS = {
     name: (1 << 7 + place, signs)
     for place, (name, signs) in enumerate({
         "line end": "\n\r", "blank": " ", "tab": "\t", "joins digits": ".,'", "opens": "(", "marks an option": ".):",
-        "ends a sentence": ".!?؟।", "ends one without space": "。！？", "question": "?？؟;՞", "brace": "{}[]<>",
+        "ends a sentence": ".!?؟।", "ends one without space": "。！？", "question": "?？؟;՞", "comma": ",，،、", "full stop": ".。।", "brace": "{}[]<>",
         "code": ";=_#|&@~", "backslash": "\\", "dollar": "$", "quote": "\"'`“”‘’«»„‹›「」『』",
     }.items())
 }  # fmt: skip
@@ -65,7 +65,7 @@ class TextShape(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     Counts enter as log(1 + count), shares as they are.  The numbers: ``characters``, ``words`` (runs without white space),
     ``lines`` (that are not empty), ``word_length`` (characters that are not white space a word), ``longest_word``,
     ``sentence_length`` (words a sentence); shares of all characters that are not white space: ``digits``, ``upper_case``,
-    ``lower_case``, ``punctuation``, ``maths`` (signs of mathematics), ``non_ascii``; ``numbers`` (runs of digits; marks
+    ``lower_case``, ``punctuation``, ``commas``, ``full_stops``, ``maths`` (signs of mathematics), ``non_ascii``; ``numbers`` (runs of digits; marks
     between digits join them), ``longest_number`` (its digits), ``question_marks``, ``asks_last`` (1 if the last character is
     a question mark), ``braces``, ``code_marks`` (such as ``; = _ #``), ``indented_lines``, ``backslashes``,
     ``dollars``, ``quotes``, ``options`` (lines that begin like ``A.``, ``b)``, ``(C)`` or ``1:``), ``capitalised`` (share of
@@ -312,6 +312,8 @@ _NUMBERS: dict[str, Callable[[_Glyphs], Floats]] = {
     "upper_case": lambda glyphs: glyphs.share(glyphs.kind(_UPPER)),
     "lower_case": lambda glyphs: glyphs.share(glyphs.kind(_LOWER)),
     "punctuation": lambda glyphs: glyphs.share(glyphs.kind(_PUNCTUATION)),
+    "commas": lambda glyphs: glyphs.share(glyphs.any_of("comma")),
+    "full_stops": lambda glyphs: glyphs.share(glyphs.any_of("full stop")),
     "maths": lambda glyphs: glyphs.share(glyphs.kind(_MATHS)),
     "non_ascii": lambda glyphs: glyphs.share(glyphs.kind(_FOREIGN) & glyphs.word),
     "numbers": lambda glyphs: _log(glyphs.total(_begins(glyphs.number))),

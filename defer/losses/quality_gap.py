@@ -109,7 +109,7 @@ def gap_probability(small: ArrayLike, large: ArrayLike, *, margin: float = 0.0) 
 
 
 def label_spread(labels: ArrayLike, *, weight: ArrayLike | None = None) -> float:
-    """J = mean of |y_i - y_j| over all pairs of queries, a query with itself included.
+    """J = mean of ``|y_i - y_j|`` over all pairs of queries, a query with itself included.
 
     Of labels that are 0 or 1 it is 2 p (1 - p), p their mean; of others it is not.
 

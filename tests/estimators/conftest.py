@@ -12,15 +12,28 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from defer.estimators import (
+    BradleyTerryRouter,
+    CarrotRouter,
+    ClusterRouter,
     ConfidenceDeferral,
+    DualContrastiveRouter,
+    HybridRouter,
     KNNRouter,
+    LatentFactorRouter,
+    LearnedMapRouter,
     LearnedTriage,
+    MatrixFactorizationRouter,
     MultiExpertDeferral,
+    PoolVoteRouter,
     PostHocDeferral,
     QualityRouter,
     RandomMixture,
+    RewardDistilledRouter,
+    SessionRouter,
     SingleArm,
     SingleStageDeferral,
+    SoftLabelRouter,
+    StackedRouter,
     TunedRouter,
     TwoStageDeferral,
 )
@@ -44,6 +57,9 @@ class RouterCase:
         Whether quality must lie in [0, 1].
     rounding : float
         How far an iterative solver may end from the exact solution.
+    naive_bias : float
+        By how much, at least, a bandit log without propensities misleads it where it should: where a source gives scores,
+        their unit of quality is learned and may be short.
     """
 
     router: Any
@@ -52,6 +68,7 @@ class RouterCase:
     own_first: bool = False
     unit_quality: bool = False
     rounding: float = 1e-9
+    naive_bias: float = 0.08
 
     def make(self) -> Any:
         return clone(self.router)
@@ -87,6 +104,46 @@ ROUTERS = {
     ),
     "confidence": RouterCase(ConfidenceDeferral(), {"cost_weight": [0.0, 1000.0]}, own_first=True, unit_quality=True),
     "triage": RouterCase(LearnedTriage(), {"rate": [0.1, 0.5]}, own_first=True, unit_quality=True),
+    "hybrid": RouterCase(HybridRouter(tol=1e-11), {"C": [1e-6, 1.0]}, rounding=1e-6),
+    "hybrid, classifier": RouterCase(
+        HybridRouter("probabilistic", LogisticRegression(tol=1e-10, max_iter=1000)),
+        {"estimator__C": [1e-6, 1.0]},
+        rounding=1e-5,
+    ),
+    "hybrid, drop": RouterCase(
+        HybridRouter("deterministic", tol=1e-11, quality_drop=1.0), {"C": [1e-6, 1.0]}, rounding=1e-6
+    ),
+    "distilled rewards": RouterCase(RewardDistilledRouter(tol=1e-11), {"C": [1e-6, 1.0]}, rounding=1e-6),
+    "distilled rewards, reverse": RouterCase(
+        RewardDistilledRouter(divergence="reverse", temperature=0.3, tol=1e-11),
+        {"temperature": [0.1, 1.0]},
+        rounding=1e-6,
+    ),
+    "distilled rewards, clusters": RouterCase(
+        RewardDistilledRouter(tags="cluster", n_tags=4, tol=1e-11, random_state=0), {"beta": [0.1, 1.0]}, rounding=1e-6
+    ),
+    "soft labels, neighbours": RouterCase(SoftLabelRouter(n_neighbors=5), {"n_neighbors": [1, 15]}),
+    "soft labels, linear": RouterCase(SoftLabelRouter("linear", tol=1e-11), {"kappa": [0.1, 10.0]}, rounding=1e-6),
+    "pool vote": RouterCase(PoolVoteRouter(5), {"n_neighbors": [1, 15]}),
+    "pool vote, each": RouterCase(
+        PoolVoteRouter(5, both_right="each", ties="nearest", vote="distance"), {"n_neighbors": [1, 15]}, naive_bias=0.02
+    ),
+    "pool vote, drop": RouterCase(PoolVoteRouter(7, both_right="drop"), {"n_neighbors": [1, 15]}),
+    "dual contrastive": RouterCase(DualContrastiveRouter(), {"C": [1e-3, 1.0]}, rounding=1e-5, naive_bias=0.0),
+    "Bradley-Terry": RouterCase(BradleyTerryRouter(), {"gamma": [1.0, 10.0]}),
+    "Bradley-Terry, no tiers": RouterCase(BradleyTerryRouter(n_tiers=None, prior=0.1), {"gamma": [1.0, 10.0]}),
+    "matrix factorisation": RouterCase(MatrixFactorizationRouter(tol=1e-11), {"C": [1e-6, 10.0]}, rounding=1e-6),
+    "clusters": RouterCase(ClusterRouter(4, cost="cluster", random_state=0), {"n_clusters": [1, 4]}),
+    "clusters, cross-validated": RouterCase(
+        ClusterRouter((1, 2, 4, 8), prior=0.0, back_off="arm", random_state=0), {"prior": [0.0, 1e6]}
+    ),
+    "learned map": RouterCase(LearnedMapRouter(4, tol=1e-7, random_state=0), {"C": [1e-6, 1.0]}, rounding=1e-5),
+    "latent factors": RouterCase(LatentFactorRouter(2, tol=1e-8), {"C": [1e-6, 1.0]}, rounding=1e-5),
+    "carrot, neighbours": RouterCase(CarrotRouter(random_state=0), {"n_neighbors": [1, 15]}),
+    "carrot, linear": RouterCase(CarrotRouter("linear", log_cost=True), {"alpha": [0.1, 1e6]}),
+    "stack": RouterCase(StackedRouter(fallback=False), {"cost_weight": [0.0, 1000.0]}),
+    "sessions": RouterCase(SessionRouter(KNNRouter(n_neighbors=5), switch_cost=0.1), {"router__n_neighbors": [1, 15]}),
+    "sessions, linear": RouterCase(SessionRouter(QualityRouter()), {"router__cost_weight": [0.0, 1000.0]}),
     "tuned": RouterCase(TunedRouter(QualityRouter()), {"router__cost_weight": [0.0, 1000.0]}),
     "tuned neighbours": RouterCase(TunedRouter(KNNRouter(n_neighbors=3)), {"router__n_neighbors": [1, 15]}),
 }

@@ -56,7 +56,8 @@ def test_every_router_of_the_package_is_in_the_registry(request: pytest.FixtureR
         for name in package.__all__
         if isinstance(getattr(package, name), type) and issubclass(getattr(package, name), BaseRouter)
     }
-    assert routers - {"BaseDeferral", "BaseRouter"} == registered
+    takes_text = {"CausalLMRouter", "EncoderRouter"}
+    assert routers - {"BaseDeferral", "BaseRouter"} - takes_text == registered
 
 
 def test_passes_every_check_of_scikit_learn(estimator: Any, check: Any) -> None:
@@ -249,8 +250,8 @@ def test_propensities_undo_what_the_logging_policy_preferred(case: Any) -> None:
     error = (np.mean(weighted, axis=0) - truth) / (np.std(weighted, axis=0, ddof=1) / np.sqrt(runs))
     # 18 comparisons at this level raise a false alarm with probability below 1e-4.
     assert np.abs(error).max() < stats.t.ppf(1 - 1e-4 / 40, runs - 1)
-    assert (np.mean(naive, axis=0) - truth)[0] > 0.08
-    assert (np.mean(naive, axis=0) - truth)[1] < -0.08
+    assert (np.mean(naive, axis=0) - truth)[0] > case.naive_bias
+    assert (np.mean(naive, axis=0) - truth)[1] < -case.naive_bias
 
 
 def test_rows_observed_in_full_ignore_their_propensity(case: Any, table: Any) -> None:

@@ -131,7 +131,13 @@ def test_the_embedder_is_a_transformer(tmp_path: Path) -> None:
     frame = embedder.set_output(transform="pandas").transform(["ab c"])
     assert frame.columns.tolist() == ["sentenceembedder0", "sentenceembedder1"]
     assert not hasattr(clone(embedder), "_encoder")
-    assert clone(embedder).get_params() == {"model": str(tmp_path), "batch_size": 8, "scale": 0.5}
+    assert clone(embedder).get_params() == {
+        "model": str(tmp_path),
+        "batch_size": 8,
+        "scale": 0.5,
+        "cache": None,
+        "progress": False,
+    }
     joblib.dump(embedder, tmp_path / "embedder")  # the model itself stays behind
     assert not hasattr(joblib.load(tmp_path / "embedder"), "_encoder")
     with pytest.raises(RouterInputError, match="X must be a list of texts, got 3 in row 1"):

@@ -48,6 +48,8 @@ def plainly(text: str) -> dict[str, float]:
         "upper_case": share([kind in ("Lu", "Lt") for kind in kinds]),
         "lower_case": share([kind == "Ll" for kind in kinds]),
         "punctuation": share([kind[0] == "P" for kind in kinds]),
+        "commas": share([sign in ",，،、" for sign in text]),
+        "full_stops": share([sign in ".。।" for sign in text]),
         "maths": share([kind == "Sm" or sign in "*/^" for kind, sign in zip(kinds, text, strict=True)]),
         "non_ascii": share([ord(sign) > 127 for sign in ink]),
         "numbers": np.log1p(len(runs)),
@@ -127,9 +129,9 @@ def test_numbers_are_standardised_over_the_texts_of_fit() -> None:
 def test_what_never_varied_is_zero_and_what_lies_beyond_is_clipped() -> None:
     shape = TextShape().fit(["aa", "aaaa"])
     assert shape.transform(["a" * 100_000]).tolist() == shape.transform(["aaaa"]).tolist()
-    assert shape.transform(["{} $ 12?"])[0, 6:].tolist() == [0.0] * 18
+    assert shape.transform(["{} $ 12?"])[0, 6:].tolist() == [0.0] * 20
     alike = TextShape().fit(["0.1 + 0.2"] * 7).transform(["0.1 + 0.2", "other"])
-    assert alike.tolist() == [[0.0] * 24] * 2
+    assert alike.tolist() == [[0.0] * 26] * 2
 
 
 def test_names_belong_to_columns() -> None:

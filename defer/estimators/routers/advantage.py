@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from defer.portfolios.assignment import hull_increments
-from defer.portfolios.zero_router import area_over_zero
+from defer.portfolios.zero_router import area_over_zero, upper_hull
 
 __all__ = ["Advantage"]
 
 Floats = NDArray[np.float64]
 
-_POINTS, _DRAWS, _MOST_GROUPS = 40, 200, 20_000
+_POINTS, _DRAWS, _MOST_GROUPS, _GRID = 40, 200, 20_000, 100
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Advantage:
         else:
             shrink = 1.0
         draws = rng.multinomial(len(totals), np.full(len(totals), 1.0 / len(totals)), size=_DRAWS) @ totals
-        areas = [_area(draw, len(arms), quality.shape[1]) for draw in draws if draw[-1] > 0]
+        areas = [_rough_area(draw, len(arms), quality.shape[1]) for draw in draws if draw[-1] > 0]
         return cls(value, float(np.std(areas, ddof=1)) * shrink if len(areas) > 1 else float("inf"))
 
 
@@ -103,7 +103,25 @@ def _operating_points(utility: Floats, cost: Floats) -> list[NDArray[np.intp]]:
     return arms
 
 
-def _area(total: Floats, n_points: int, m: int) -> float:
+def _means(total: Floats, n_points: int, m: int) -> tuple[Floats, Floats, Floats, Floats]:
     mean = total[:-1] / total[-1]
-    quality, cost, arm_quality, arm_cost = np.split(mean, np.cumsum([n_points, n_points, m]))
-    return area_over_zero(cost, quality, arm_cost, arm_quality)
+    return (
+        mean[n_points : 2 * n_points],
+        mean[:n_points],
+        mean[2 * n_points + m :],
+        mean[2 * n_points : 2 * n_points + m],
+    )
+
+
+def _area(total: Floats, n_points: int, m: int) -> float:
+    return area_over_zero(*_means(total, n_points, m))
+
+
+def _rough_area(total: Floats, n_points: int, m: int) -> float:
+    """The area on a grid of costs: the spread of many draws needs no more."""
+    cost, quality, arm_cost, arm_quality = _means(total, n_points, m)
+    order = np.argsort(cost, kind="stable")
+    hull_cost, hull_quality = upper_hull(arm_cost, arm_quality)
+    at = np.linspace(hull_cost[0], arm_cost.max(), _GRID)
+    height = np.interp(at, cost[order], quality[order]) - np.interp(at, hull_cost, hull_quality)
+    return float(height[at >= min(cost[order[0]], at[-1])].sum() / _GRID)

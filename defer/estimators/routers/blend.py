@@ -17,6 +17,9 @@ __all__ = ["Blend"]
 
 Floats = NDArray[np.float64]
 
+# Members whose predictions differ from the arms' means by rounding alone get no weight.
+_ROUNDING = 1e-24
+
 # Penalty in units of the mean square of the outcomes, spread over the queries: it settles ties between like members.
 _PENALTY = 1e-3
 
@@ -115,7 +118,7 @@ def _weights(columns: list[Floats], target: Floats, mass: Floats) -> Floats:
         for j in range(i + 1):
             gram[i, j] = gram[j, i] = weighed @ columns[j]
     size = float(np.trace(gram)) / K
-    if size <= 0.0:
+    if size <= _ROUNDING * float(mass.sum()):
         return np.zeros(K)
     gram[np.diag_indices(K)] += _PENALTY * size
     root = np.linalg.cholesky(gram).T

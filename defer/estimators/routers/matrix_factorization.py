@@ -42,7 +42,7 @@ class MatrixFactorizationRouter(PreferenceRouter):
     dim : int, default=128
         Dimensions in which arms and queries meet, and the most that the rank of the scores can be.
     C : float, default=0.1
-        Inverse strength of the penalty, as in `LogisticRegression`: the sum of the battles' losses + |head * W|^2 / (2 C),
+        Inverse strength of the penalty, as in `LogisticRegression`: the sum of the battles' losses + ``|head * W|^2 / (2 C)``,
         b counting as a column of W.
     fit_intercept : bool, default=True
         Whether the projection has a bias b; without it, as in the source's code, embeddings of 0 are ties.

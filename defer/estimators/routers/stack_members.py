@@ -14,6 +14,7 @@ from sklearn.linear_model import Ridge
 from defer.estimators.outcomes_input import Outcomes
 from defer.estimators.quality import QualityRouter
 from defer.estimators.routers.neighbors import KNNRouter
+from defer.estimators.wide_ridge import WideRidge
 from defer.exceptions import RouterInputError
 
 __all__ = ["StackMember", "members_for", "numeric_members", "tag_labels", "text_members", "with_tag_labels"]
@@ -55,21 +56,25 @@ def text_members(blocks: Sequence[str], *, alpha: float = 30.0) -> list[StackMem
     """Members for the blocks ``words``, ``characters``, ``shape`` and, where it is there, ``meaning``."""
     near = "meaning" if "meaning" in blocks else "words"
     return [
-        StackMember("ridge", QualityRouter(Ridge(alpha=alpha), Ridge(alpha=3.0))),
-        StackMember("words", QualityRouter(Ridge(alpha=1.0)), ("words",)),
+        StackMember("ridge", QualityRouter(WideRidge(alpha=alpha), WideRidge(alpha=3.0))),
+        StackMember("words", QualityRouter(WideRidge(alpha=1.0)), ("words",)),
         StackMember("neighbors", KNNRouter(80, cost="neighbors"), (near,)),
-        StackMember("tags, ridge", QualityRouter(Ridge(alpha=3.0), Ridge(alpha=3.0)), labels="tags"),
+        StackMember("tags, ridge", QualityRouter(WideRidge(alpha=3.0), WideRidge(alpha=3.0)), labels="tags"),
         StackMember("tags, neighbors", KNNRouter(20), (near,), "tags"),
     ]
 
 
 def numeric_members() -> list[StackMember]:
     """Members for a table of numbers, each in units of its standard deviation."""
+
+    def ridge(alpha: float) -> Ridge:
+        return Ridge(alpha=alpha, tol=1e-8)
+
     return [
-        StackMember("ridge", QualityRouter(Ridge(alpha=10.0), Ridge(alpha=10.0))),
-        StackMember("strong ridge", QualityRouter(Ridge(alpha=300.0))),
+        StackMember("ridge", QualityRouter(ridge(10.0), ridge(10.0))),
+        StackMember("strong ridge", QualityRouter(ridge(300.0))),
         StackMember("neighbors", KNNRouter(40, metric="euclidean", cost="neighbors")),
-        StackMember("tags, ridge", QualityRouter(Ridge(alpha=10.0), Ridge(alpha=10.0)), labels="tags"),
+        StackMember("tags, ridge", QualityRouter(ridge(10.0), ridge(10.0)), labels="tags"),
     ]
 
 

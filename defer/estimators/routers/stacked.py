@@ -151,9 +151,10 @@ class StackedRouter(BaseRouter):
         FallbackWarning
             If it falls back to the zero router.
         """
-        n = n_queries(X)
-        self._groups = None if groups is None else group_codes(groups, n=n)
-        self._tags = None if tags is None else tag_incidence(tags, n=n, owner="StackedRouter", error=RouterInputError)
+        self._groups = None if groups is None else group_codes(groups, n=n_queries(X))
+        self._tags = None
+        if tags is not None:
+            self._tags = tag_incidence(tags, n=n_queries(X), owner="StackedRouter", error=RouterInputError)
         try:
             return super().fit(X, y, cost=cost, propensity=propensity, sample_weight=sample_weight)
         finally:
@@ -180,7 +181,9 @@ class StackedRouter(BaseRouter):
         cost_blend = None
         if priced and outcomes.cost is not None:
             unit = np.where(self.mean_cost_ > 0, self.mean_cost_, 1.0)
-            cost_blend = Blend.fit([table for table in cost if table is not None], outcomes.cost, outcomes.weight, unit=unit)
+            cost_blend = Blend.fit(
+                [table for table in cost if table is not None], outcomes.cost, outcomes.weight, unit=unit
+            )
         self.advantage_ = self._advantage(blend.apply(quality), cost, priced, cost_blend, outcomes, codes)
         self.is_zero_router_ = bool(self.fallback and len(self.arms_) > 1 and not self.advantage_.is_shown)
         self.features_, self._blend, self._cost_blend = blocks, blend, cost_blend
