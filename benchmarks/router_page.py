@@ -49,7 +49,7 @@ of the pooled predictions, once.  Intervals are of resampled queries of these do
 
 _TIMING = """Time to fit on four fifths of the set; time per query to route the other fifth at once, features at hand; the same with
 the features made anew (embedding a text takes most of it), and size of the saved policy without the transformers of texts.
-Medians over the folds, on one core of a machine that was doing other work."""
+Medians over the folds; processor time of one core, since other work went on beside it."""
 
 
 def write(
@@ -60,6 +60,7 @@ def write(
     repeats: int,
     stack_repeats: int,
     draws: int,
+    many: int,
 ) -> str:
     """The page as text; with a folder it is written there, with its pictures."""
     if folder is not None:

@@ -392,7 +392,7 @@ and is in no number.  The SVM is fitted to 1/8, 1/4, 1/2 and all of the queries 
 def main() -> None:
     """Read the command line, run, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="500 queries a set, 2,000 in the timings; prints only")
+    parser.add_argument("--quick", action="store_true", help="200 queries a set, 1,000 in the timings; prints only")
     parser.add_argument("--sets", nargs="+", choices=TRIED, default=TRIED)
     parser.add_argument(
         "--output", type=Path, default=None, help=f"default docs/benchmarks/{DOCS.name} after a whole run"
@@ -404,7 +404,7 @@ def main() -> None:
             "benchmarks/router_peers.py skipped: needs the shared routing sets (../shared/data) and a sentence-embedding model"
         )
         return
-    draws, most = (100, 500) if options.quick else (500, MOST_QUERIES)
+    draws, most = (100, 200) if options.quick else (500, MOST_QUERIES)
     parts, every = [], Cells()
     for name in options.sets:
         part: RoutingSet = SETS[name](DATA)
@@ -420,17 +420,16 @@ def main() -> None:
             every.verdicts.setdefault(whose, Counter()).update(verdicts)
         parts += [(part.title, f"{len(kept.X):,} queries, {len(part.log.arms)} arms."), ("", table(HEADER, cells.rows))]
     names = ("better", "no worse", "open", "worse")
-    counts = [
-        [
-            peer,
-            COUNTERPART[peer[:3].rstrip(",")] if whose == "counterpart" else whose,
-            *(str(found[name]) for name in names),
+    found = {
+        (peer, COUNTERPART[peer[:3].rstrip(",")] if whose == "counterpart" else whose): [
+            str(count[name]) for name in names
         ]
-        for (peer, whose), found in every.verdicts.items()
-    ]
+        for (peer, whose), count in every.verdicts.items()
+    }
+    counts = [[*label, *values] for label, values in found.items()]
     summary = table(["cells against", "ours", *names], counts)
     mmlu = Problem.of(SETS["mmlu"](DATA).log)
-    times = speed(mmlu, 2000 if options.quick else FIT_QUERIES, 200 if options.quick else 1000, SVM_SECONDS)
+    times = speed(mmlu, 1000 if options.quick else FIT_QUERIES, 200 if options.quick else 1000, SVM_SECONDS)
     ran = "; ".join(f"{name} by {how}" for name, how in sources().items())
     threads = os.environ.get("OMP_NUM_THREADS", "all")
     text = page(

@@ -136,10 +136,11 @@ def main() -> None:
     planned = {name: folds(name, most, repeats) for name in options.sets}
     stack_repeats = repeats if options.stack_repeats is None else min(options.stack_repeats, repeats)
     pool = Parallel(n_jobs=options.processes, batch_size=1, pre_dispatch=options.processes)
-    for stacks in () if options.kept else (False, True):
+    if not options.kept:
         pool(
             delayed(run_fold)(fold, stacks=stacks, neural=options.neural and name == NEURAL_SET and not fold.by_domain)
             for name, pair in planned.items()
+            for stacks in (False, True)
             for fold in [*pair[0], *pair[1]]
             if not stacks or fold.seed < stack_repeats
         )

@@ -31,13 +31,14 @@ from defer.estimators.pipeline import RouterPipeline
 from defer.estimators.quality import ExpectedGrade, QualityRouter
 from defer.estimators.routers.neighbors import KNNRouter
 from defer.estimators.tuning.tuned_router import TunedRouter
+from defer.estimators.wide_ridge import WideRidge
 from defer.exceptions import RouterInputError
 from defer.portfolios.limits import Share
 
 __all__ = ["PolicyParts", "policy_parts"]
 
 Floats = NDArray[np.float64]
-_LINEAR = (Ridge, RidgeCV, LinearRegression, Lasso, LassoCV, ElasticNet, ElasticNetCV)
+_LINEAR = (Ridge, RidgeCV, WideRidge, LinearRegression, Lasso, LassoCV, ElasticNet, ElasticNetCV)
 _SUPPORTED = (
     "QualityRouter on Ridge, LinearRegression, Lasso, ElasticNet or LogisticRegression, or KNNRouter; alone, in a TunedRouter, "
     "and behind StandardScaler, TfidfVectorizer or a FeatureUnion of TfidfVectorizers"

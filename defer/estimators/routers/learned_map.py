@@ -7,7 +7,7 @@ arXiv 2502.08773).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -29,8 +29,9 @@ Floats = NDArray[np.float64]
 
 # A cluster in which an arm was always right would make a wrong answer infinitely unlikely.
 _FLOOR = 1e-3
-# Sharpness of the gate of the clusters, in units of one over the mean squared distance within them.
-_SHARPNESS = (0.0, 0.25, 1.0, 4.0, 16.0)
+# Sharpness of the gate that learning starts from, in units of one over the mean squared distance within clusters.  A sharp
+# gate fits the training queries best, whose means it knows, and leaves the softmax no slope to learn by.
+_SHARPNESS = 2.0
 
 
 class LearnedMapRouter(ClusterRouter):
@@ -42,7 +43,7 @@ class LearnedMapRouter(ClusterRouter):
         Of a sequence, the number that `ClusterRouter` takes.
     prior, back_off, cost
         Of the means, as in `ClusterRouter`.
-    C : float, default=10.0
+    C : float, default=1.0
         Inverse strength of the penalty on what the gate differs from that of the clusters, on the scale of
         `LogisticRegression`; its intercepts are free.
     max_iter : int, default=200
@@ -95,7 +96,7 @@ class LearnedMapRouter(ClusterRouter):
         prior: float = 20.0,
         back_off: Literal["difficulty", "arm"] = "difficulty",
         cost: Literal["mean", "cluster"] = "mean",
-        C: float = 10.0,
+        C: float = 1.0,
         max_iter: int = 200,
         tol: float = 1e-4,
         cost_weight: float = 0.0,
@@ -120,9 +121,7 @@ class LearnedMapRouter(ClusterRouter):
         weight = np.ones(X.shape[0]) if outcomes.weight is None else outcomes.weight
         low, span = unit_range(outcomes.quality[weight > 0])
         target, psi = (outcomes.quality - low) / span, (self.psi_ - low) / span
-        start = _cluster_gate(
-            X, weight, self.clusters_, lambda scores: mixture_log_loss(scores, target, psi, weight=weight)
-        )
+        start = _cluster_gate(X, weight, self.clusters_)
 
         def loss(scores: Floats, base: Floats, rows: Floats) -> LossValue:
             return mixture_log_loss(scores + base, target, psi, weight=rows)
@@ -201,7 +200,7 @@ def unit_range(outcomes: Floats) -> tuple[float, float]:
     return low, high - low if high > low else 1.0
 
 
-def _cluster_gate(X: Any, weight: Floats, clusters: QueryClusters, loss: Callable[[Floats], LossValue]) -> LinearScores:
+def _cluster_gate(X: Any, weight: Floats, clusters: QueryClusters) -> LinearScores:
     """Gate by the squared distance to the centres, which is linear in the query up to what all clusters share."""
     centres = clusters.centres.astype(np.float64)
     origin = np.zeros(centres.shape[1]) if clusters.origin is None else clusters.origin.astype(np.float64)
@@ -209,10 +208,8 @@ def _cluster_gate(X: Any, weight: Floats, clusters: QueryClusters, loss: Callabl
     plain = LinearScores(centres, -(centres @ origin) - 0.5 * (centres**2).sum(axis=1))
     away = plain.scores(X)
     within = float(weight @ (_squares(X, origin) - 2.0 * away.max(axis=1)) / weight.sum())
-    unit = 1.0 / within if within > 1e-12 else 1.0
-    gates = [LinearScores(2.0 * step * unit * plain.coef, 2.0 * step * unit * plain.intercept) for step in _SHARPNESS]
-    losses = [float(loss(2.0 * step * unit * away).value.sum()) for step in _SHARPNESS]
-    return gates[int(np.argmin(losses))]
+    sharpness = 2.0 * _SHARPNESS / within if within > 1e-12 else 1.0
+    return LinearScores(sharpness * plain.coef, sharpness * plain.intercept)
 
 
 def _squares(X: Any, point: Floats) -> Floats:

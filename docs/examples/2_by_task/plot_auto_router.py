@@ -74,11 +74,13 @@ print(next(str(warning.message) for warning in caught if issubclass(warning.cate
 fig, ax = plt.subplots(figsize=(8, 4), layout="constrained")
 ax.spines[["top", "right"]].set_visible(False)
 ax.axhline(0, color="#8a8a8a", ls="--", lw=1.2, label="zero router")
-for kept, colour, label in ((True, "#0b6e99", "blend is used"), (False, "#b3541e", "gives up: arms' means")):
-    rows = [(share, value, error) for share, (value, error, gave_up) in zip(shares, found, strict=True) if gave_up != kept]
-    if rows:
-        x, value, error = np.array(rows).T
-        ax.errorbar(x, value, yerr=error, fmt="o", color=colour, capsize=4, ms=7, label=label)
+value, error, gave_up = np.array(found).T
+for rows, colour, label in (
+    (gave_up == 0, "#0b6e99", "blend is used"),
+    (gave_up == 1, "#b3541e", "gives up: arms' means"),
+):
+    x = np.array(shares)[rows]
+    ax.errorbar(x, value[rows], yerr=error[rows], fmt="o", color=colour, capsize=4, ms=7, label=label)
 ax.set_xticks(shares, [f"{share:.0%}" for share in shares])
 ax.set_xlabel("outcomes dealt out to other queries")
 ax.set_ylabel("area over the zero router, ± standard error")

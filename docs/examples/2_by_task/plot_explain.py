@@ -27,8 +27,9 @@ print(explanation)
 
 # %%
 # On the left, the prediction (diamond), the mean of the fifty nearest logged queries with its error (dot), and the range
-# that holds nine of ten single outcomes, which of right or wrong answers is wide.  On the right, the utility of every arm
-# against the price: the thick line is the arm taken, circles are the prices at which it changes.
+# that holds nine of ten single outcomes, which of right or wrong answers is wide.  Where dot and diamond are far apart, as
+# for ``small-numbers``, the router may be wrong.  On the right, the utility of every arm against the price: the thick line
+# is the arm taken, circles are the prices at which it changes.
 
 fig, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
 for ax in axes:

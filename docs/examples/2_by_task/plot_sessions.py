@@ -62,7 +62,8 @@ taken, found = {}, {way: [] for way in ways}
 for switch_cost in switch_costs:
     wrapped = SessionRouter.around(router, switch_cost=switch_cost, token_discount=discount)
     told = {"session": session, "input_tokens": tokens}
-    chosen = (router.predict(X), wrapped.arms_[wrapped.route(X, **told).arm], wrapped.arms_[wrapped.plan(X, **told).arm])
+    routed, planned = (wrapped.arms_[way(X, **told).arm] for way in (wrapped.route, wrapped.plan))
+    chosen = (router.predict(X), routed, planned)
     for way, arm in zip(ways, chosen, strict=True):
         taken[way, switch_cost] = arm
         hop = (arm[1:] != arm[:-1]) & (session[1:] == session[:-1])
@@ -71,7 +72,9 @@ for switch_cost in switch_costs:
         gained = quality[np.arange(len(arm)), index].mean() - price * paid.mean() - switch_cost * hop.sum() / len(arm)
         found[way].append((hop.sum() / 200, gained))
 for way, rows in found.items():
-    print(f"{way:<21}changes per conversation {rows[2][0]:.2f}, utility per turn {rows[2][1]:.3f}, at a switch cost of 0.05")
+    print(
+        f"{way:<21}changes {rows[2][0]:.2f} per conversation, utility {rows[2][1]:.3f} per turn, at a switch cost of 0.05"
+    )
 
 fig, axes = plt.subplots(1, 3, figsize=(10.5, 4), layout="constrained", sharey=True)
 colours = ("#c9a227", "#5a9e6f", "#0b6e99")

@@ -75,7 +75,8 @@ def answers(name):
         if name == "routed":
             taken = [turn.arm for turn in driver.run(turns, logged=logged)]
         elif name == "oracle":
-            taken = ["large" if one["small"] != truth == one["large"] else "small" for one, truth in zip(logged, gold, strict=True)]
+            pairs = zip(logged, gold, strict=True)
+            taken = ["large" if one["small"] != truth == one["large"] else "small" for one, truth in pairs]
         else:
             taken = [name] * len(turns)
         arms += taken
@@ -92,7 +93,7 @@ for name in systems:
     per_turn.append(joint_goal_accuracy(said, truths, which, propagate=False))
     per_state.append(joint_goal_accuracy(said, truths, which))
     by_turn[name] = goal_hits(said, truths, which).reshape(-1, len(values)).mean(axis=0)
-    print(f"{name:<7}{share:>4.0%} to the large expert, right per turn {per_turn[-1]:.3f}, per state {per_state[-1]:.3f}")
+    print(f"{name:<7}{share:>4.0%} to the large expert; right per turn {per_turn[-1]:.3f}, state {per_state[-1]:.3f}")
 
 fig, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
 for ax in (left, right):

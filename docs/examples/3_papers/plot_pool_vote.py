@@ -17,7 +17,7 @@ from defer.evaluation import strong_share_curve
 # %%
 # Constructed: six equally frequent kinds of queries, and how likely each answer is to be right on them.
 
-kinds = "A B C D E F".split()
+kinds = list("ABCDEF")
 both = np.array([0.50, 0.80, 0.10, 0.30, 0.05, 0.60])
 only_small = np.array([0.05, 0.15, 0.40, 0.25, 0.12, 0.03])
 only_large = np.array([0.30, 0.02, 0.20, 0.28, 0.60, 0.12])
@@ -34,7 +34,8 @@ limit = {
 gain = only_large - only_small
 for rule, share in limit.items():
     taken = share > 0.5
-    print(f"{rule:<9} large arm for {''.join(np.array(kinds)[taken])}: accuracy {np.mean(both + only_small + taken * gain):.3f}")
+    accuracy = np.mean(both + only_small + taken * gain)
+    print(f"{rule:<9} large arm for {''.join(np.array(kinds)[taken])}: accuracy {accuracy:.3f}")
 
 # %%
 # From data: 4,000 logged queries, whose kind shows in the direction of their features, and 3,000 to judge by their true chances.

@@ -79,7 +79,8 @@ left.set_ylim(0.66, 0.83)
 left.legend(loc="upper right", ncols=2, fontsize=8.5)
 order = np.argsort(-ranks.mean_rank)
 names = np.array(ranks.names)[order]
-colours = ["#0b6e99" if name.startswith("routed, b") else "#b3541e" if name.startswith("routed") else "#9a9a9a" for name in names]
+palette = dict(zip(systems, ("#0b6e99", "#b3541e"), strict=True))
+colours = [palette.get(name, "#9a9a9a") for name in names]
 reach = np.abs(np.array([ranks.mean_rank_low, ranks.mean_rank_high]) - ranks.mean_rank)[:, order]
 right.barh(names, ranks.mean_rank[order], xerr=reach, color=colours, height=0.6, ecolor="#333333", capsize=2)
 right.set_xlabel("mean rank over the ten tasks (1 is best)")
