@@ -65,6 +65,7 @@ for name, area in areas.items():
     ax.plot([area.low, area.high], [name, name], color="#0b6e99", lw=2)
     ax.plot(area.value, name, "o", color="#0b6e99", ms=7)
 ax.axvline(0, color="#8a8a8a", ls="--", lw=1.2)
+ax.margins(y=0.12)
 ax.invert_yaxis()
 ax.set_xlabel("mean quality above the zero router, with 95% interval")
 plt.show()
