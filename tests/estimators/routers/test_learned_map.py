@@ -93,7 +93,7 @@ def test_it_predicts_better_than_hard_clusters_where_chances_change_smoothly() -
         np.mean((router.fit(X[train], quality[train]).predict_quality(X[test]) - chance[test]) ** 2)
         for router in (ClusterRouter(4, random_state=0), LearnedMapRouter(4, random_state=0))
     ]
-    assert errors[1] < 0.5 * errors[0]
+    assert errors[1] < 0.6 * errors[0]
 
 
 def test_one_cluster_is_the_mean_and_a_constant_arm_keeps_its_value() -> None:
