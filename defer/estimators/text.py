@@ -7,6 +7,7 @@ from typing import Any, Literal
 from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer, TfidfVectorizer
 from sklearn.pipeline import FeatureUnion, Pipeline
 
+from defer.estimators.embedding_cache import EmbeddingCache
 from defer.estimators.embeddings import SentenceEmbedder, local_model
 from defer.estimators.pipeline import RouterPipeline, make_pipeline
 from defer.estimators.quality import QualityRouter
@@ -48,7 +49,8 @@ def router(
         "hashing" needs no vocabulary: memory does not grow with the log.
     embeddings : "auto", bool or str, default="auto"
         Sentence embeddings beside the n-grams.  "auto" adds them if the ``text`` extra and a model are installed,
-        a string is the folder of a model, False leaves them out, and True insists on an installed model.
+        a string is the folder of a model, False leaves them out, and True insists on an installed model.  Up to 100,000 of them
+        stay in memory with the router and its clones, so that cross-validation embeds a text once; a saved policy has none.
     alpha : float, default=30.0
         Penalty of the ridge on all features.
     cost_weight : float, default=0.0
@@ -107,9 +109,9 @@ def _blocks(features: str, embeddings: bool | str) -> list[tuple[str, Any]]:
             f"router: embeddings must be 'auto', True, False or the folder of a model as str, got {embeddings!r}"
         )
     if isinstance(embeddings, str) and embeddings != "auto":
-        parts.append(("meaning", SentenceEmbedder(embeddings)))
+        parts.append(("meaning", SentenceEmbedder(embeddings, cache=EmbeddingCache())))
     elif embeddings is not False and local_model() is not None:
-        parts.append(("meaning", SentenceEmbedder()))
+        parts.append(("meaning", SentenceEmbedder(cache=EmbeddingCache())))
     elif embeddings is True:
         raise RouterInputError(
             "router: embeddings=True, but the text extra or a sentence-embedding model is not installed; "

@@ -14,6 +14,7 @@ from sklearn.base import clone
 import defer
 from defer.estimators import embeddings as module
 from defer.estimators.embeddings import SentenceEmbedder, local_model
+from defer.estimators.tuning import TunedRouter
 from defer.exceptions import MissingExtraError, RouterInputError
 from defer.portfolios.limits import Budget
 
@@ -161,3 +162,19 @@ def test_real_embeddings_find_a_meaning_without_shared_words(monkeypatch: pytest
     vectors = router[0].transformer_list[-1][1].transform(texts)
     assert vectors.shape == (8, 384)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["ridge", "auto"])
+def test_cross_validation_embeds_a_text_once(monkeypatch: pytest.MonkeyPatch, kind: Any) -> None:
+    pytest.importorskip("sentence_transformers")
+    asked: list[str] = []
+
+    def encode(self: SentenceEmbedder, texts: list[str]) -> np.ndarray:
+        asked.extend(texts)
+        return np.array([[len(text), "+" in text] for text in texts], dtype=np.float32)
+
+    if local_model() is None:
+        pytest.skip("no sentence-embedding model is installed")
+    monkeypatch.setattr(SentenceEmbedder, "_encode", encode)
+    TunedRouter(defer.router(kind, embeddings=True), limit=Budget(mean_cost=0.005), cv=3).fit(TEXTS, QUALITY, cost=COST)
+    assert sorted(asked) == sorted(set(TEXTS))
