@@ -44,6 +44,11 @@ def test_too_many_rows_are_left_to_scikit_learn(monkeypatch: pytest.MonkeyPatch)
     assert_allclose(iterated.coef_, direct.coef_, atol=1e-6)
 
 
+def test_short_texts_and_few_targets_are_left_to_scikit_learn() -> None:
+    thin = csr_array((np.ones(2000), np.arange(2000), np.arange(2001)), shape=(2000, 2001))
+    assert WideRidge().fit(thin, RNG.normal(size=2000)).solver_ != "cholesky"
+
+
 def test_bad_input_is_refused() -> None:
     wrong = csr_matrix(WIDE)
     wrong.data[0] = np.nan
