@@ -65,7 +65,7 @@ def write(
     """The page as text; with a folder it is written there, with its pictures."""
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-    count = f"{repeats} repeats"
+    count = f"{repeats} repeats" if repeats > 1 else "One repeat"
     if repeats > 1:
         count += f", {repeats - 1} of sets of more than {many:,} queries"
     if stack_repeats < repeats:

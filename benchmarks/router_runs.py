@@ -44,7 +44,7 @@ __all__ = [
     "run_fold",
 ]
 
-FOLDS, DOMAIN_FOLDS, QUICK_QUERIES = 5, 6, 400
+FOLDS, DOMAIN_FOLDS, QUICK_QUERIES = 5, 6, 150
 _ROUTE_SECONDS = 0.3
 _ROOT = Path(defer.__file__).parents[1]
 _FOLDER = Path(sys.prefix) / "router_results"

@@ -2,7 +2,7 @@
 
 After a whole run it writes docs/benchmarks/routers.rst and the pictures beside it; else it prints the page:
 
-    python benchmarks/routers.py [--quick] [--neural] [--sets mmlu routerbench …] [--repeats 3] [--output FOLDER]
+    python benchmarks/routers.py [--quick] [--neural] [--sets mmlu routerbench …] [--repeats 3] [--stack-repeats 1] [--kept]
 
 Results of fits are kept in the environment, so that an interrupted run goes on and a router is fitted anew only where its
 source or its data changed.
@@ -118,9 +118,7 @@ def main() -> None:
     )
     parser.add_argument("--sets", nargs="+", choices=tuple(SETS), default=tuple(SETS))
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument(
-        "--stack-repeats", type=int, default=None, help="of the stacks, which take longest; default --repeats"
-    )
+    parser.add_argument("--stack-repeats", type=int, default=1, help="of the stacks, which take longest to fit")
     parser.add_argument("--kept", action="store_true", help="fit nothing: take the results that are kept")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--output", type=Path, default=None, help="folder; default docs/benchmarks after a whole run")
@@ -134,11 +132,11 @@ def main() -> None:
     start = perf_counter()
     most, repeats, draws = (QUICK_QUERIES, 1, 100) if options.quick else (WHOLE, options.repeats, DRAWS)
     planned = {name: folds(name, most, repeats) for name in options.sets}
-    stack_repeats = repeats if options.stack_repeats is None else min(options.stack_repeats, repeats)
+    stack_repeats = min(options.stack_repeats, repeats)
     pool = Parallel(n_jobs=options.processes, batch_size=1, pre_dispatch=options.processes)
     if not options.kept:
         pool(
-            delayed(run_fold)(fold, stacks=stacks, neural=options.neural and name == NEURAL_SET and not fold.by_domain)
+            delayed(run_fold)(fold, stacks=stacks, neural=options.neural and _is_neural(fold))
             for name, pair in planned.items()
             for stacks in (False, True)
             for fold in [*pair[0], *pair[1]]
@@ -157,6 +155,11 @@ def main() -> None:
     if folder is None:
         print(text)
     print(f"done after {perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
+
+
+def _is_neural(fold: Fold) -> bool:
+    """Whether networks of text are trained on a fold: minutes each, so in one repeat."""
+    return fold.name == NEURAL_SET and fold.seed == 0 and not fold.by_domain
 
 
 def _repeats(folds: list[Fold]) -> list[list[Fold]]:
