@@ -232,6 +232,8 @@ def fit(
         elif budget is not None:
             model = TunedRouter(model, limit=_budget(budget))
             options["groups"] = query_groups(data)
+        elif kind == "auto" and data.domain is not None:
+            options["tags"] = data.domain
         model.fit(data.X, data.quality, cost=data.cost, **options)
         step("save")
         save(model, out, log=data, queries=queries or None, overwrite=overwrite)

@@ -25,19 +25,17 @@ class NamedRouter:
         What it does, in a few words.
     module, name : str
         Where its class or function stands; imported when it is fitted.
-    on_text, on_numbers : mapping of str to object
-        Arguments for queries of that kind.
-    takes : {"sparse", "dense", "anything"}
-        Features that it takes: sparse n-grams as they are, a dense projection of them, or queries of any kind, for which
-        nothing is put before it.
+    on_numbers : mapping of str to object
+        Arguments for a table of numbers.
+    takes_anything : bool
+        Whether queries of any kind go to it as they are, with nothing put before it.
     """
 
     says: str
     module: str
     name: str
-    on_text: dict[str, Any] | None = None
     on_numbers: dict[str, Any] | None = None
-    takes: str = "sparse"
+    takes_anything: bool = False
 
 
 ROUTERS: dict[str, NamedRouter] = {
@@ -46,9 +44,12 @@ ROUTERS: dict[str, NamedRouter] = {
         "by the most similar logged queries", "defer.estimators.routers.neighbors", "KNNRouter",
         on_numbers={"metric": "euclidean"},
     ),
-    "single": NamedRouter("the best single arm", "defer.estimators.baselines", "SingleArm", takes="anything"),
+    "single": NamedRouter("the best single arm", "defer.estimators.baselines", "SingleArm", takes_anything=True),
     "mixture": NamedRouter(
-        "the best random mixture of arms", "defer.estimators.baselines", "RandomMixture", takes="anything"
+        "the best random mixture of arms", "defer.estimators.baselines", "RandomMixture", takes_anything=True
+    ),
+    "auto": NamedRouter(
+        "a blend of several, or the zero router where none is shown to beat it", "defer.estimators.routers.stacked", "StackedRouter"
     ),
     "hybrid": NamedRouter(
         "by the gap of quality to the strongest arm", "defer.estimators.routers.hybrid", "HybridRouter"
@@ -89,9 +90,6 @@ ROUTERS: dict[str, NamedRouter] = {
 }  # fmt: skip
 """Names in the order in which the command line lists them."""
 
-# Numbers that stand for a text where a router takes no sparse features.
-_DENSE = 128
-
 
 def describe_routers() -> str:
     """All names with what they do, for the help.
@@ -113,7 +111,7 @@ def build_router(name: str, X: Any, *, embeddings: bool = True) -> Any:
         In `ROUTERS`.
     X : list of n texts, or array of shape (n, d)
     embeddings : bool, default=True
-        Sentence embeddings beside n-grams (quality, text), where a model is installed.
+        Sentence embeddings beside n-grams (quality and auto, text), where a model is installed.
 
     Raises
     ------
@@ -134,23 +132,14 @@ def build_router(name: str, X: Any, *, embeddings: bool = True) -> Any:
     from defer.estimators.text import router as text_router
 
     entry, is_text = ROUTERS[name], isinstance(X, list) and isinstance(X[0], str)
-    if name == "quality" and is_text:
-        return text_router(embeddings="auto" if embeddings else False)
+    if is_text and name in ("quality", "auto"):
+        return text_router("auto" if name == "auto" else "ridge", embeddings="auto" if embeddings else False)
     build: Callable[..., Any] = getattr(import_module(entry.module), entry.name)
-    options = (entry.on_text if is_text else entry.on_numbers) or {}
+    options = {} if is_text else entry.on_numbers or {}
     router = build(Ridge(), Ridge()) if name == "quality" else build(**options)
-    if entry.takes == "anything":
+    if entry.takes_anything:
         return router
     if not is_text:
         return make_pipeline(StandardScaler(), router)
     parts = [part for _, part in text_router(embeddings=False)[:-1].steps]
-    return make_pipeline(*parts, *_dense(entry), router)
-
-
-def _dense(entry: NamedRouter) -> list[Any]:
-    if entry.takes == "sparse":
-        return []
-    from sklearn.decomposition import TruncatedSVD
-    from sklearn.preprocessing import StandardScaler
-
-    return [TruncatedSVD(_DENSE, random_state=0), StandardScaler()]
+    return make_pipeline(*parts, router)

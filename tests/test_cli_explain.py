@@ -158,3 +158,33 @@ def test_every_name_is_built_for_texts_and_for_numbers(name: str) -> None:
 def test_a_name_that_is_not_there_is_refused() -> None:
     with pytest.raises(DeferError, match=r"there is no router 'best'; there are \['quality', 'knn', "):
         build_router("best", ["a"])
+
+
+def test_the_blend_is_fitted_by_name_and_takes_the_domains_as_tags(tmp_path: Path) -> None:
+    texts = [f"{number} + {number + 7} = ?" for number in range(40)] + [
+        f"reverse the word tree{number}" for number in range(40)
+    ]
+    log = OutcomeLog.from_arrays(
+        texts,
+        np.repeat([[1.0, 0.0], [0.0, 1.0]], 40, axis=0),
+        arms=["sums", "words"],
+        cost=np.tile([1.0, 2.0], (80, 1)),
+        domain=["sum"] * 40 + ["word"] * 40,
+    )
+    log.to_parquet(tmp_path / "log.parquet")
+    done = CliRunner().invoke(
+        app,
+        [
+            "fit",
+            str(tmp_path / "log.parquet"),
+            "--out",
+            str(tmp_path / "policy"),
+            "--router",
+            "auto",
+            "--no-embeddings",
+        ],
+    )
+    assert done.exit_code == 0, done.output
+    router = load(tmp_path / "policy")
+    assert "tags, ridge" in router[-1].member_weights_
+    assert router.predict(["3 + 10 = ?"]).tolist() == ["sums"]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from numbers import Integral
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.sparse import csr_array
 
 from defer.exceptions import LossInputError
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 __all__ = ["tag_incidence"]
 
@@ -41,6 +43,9 @@ def tag_incidence(tags: Any, *, n: int, owner: str = "tags", error: type[ValueEr
     >>> tag_incidence(["math", "code", "math"], n=3).toarray().astype(int).tolist()
     [[1, 0], [0, 1], [1, 0]]
     """
+    # The formulas load without SciPy; who has tags has it.
+    from scipy.sparse import csr_array
+
     if hasattr(tags, "tocsr"):
         table = csr_array(tags != 0, dtype=np.float64)
         _check_length(table.shape[0], n, owner, error)
