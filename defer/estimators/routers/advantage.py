@@ -83,7 +83,9 @@ class Advantage:
             shrink = 1.0
         draws = rng.multinomial(len(totals), np.full(len(totals), 1.0 / len(totals)), size=_DRAWS) @ totals
         areas = [_rough_area(draw, len(arms), quality.shape[1]) for draw in draws if draw[-1] > 0]
-        return cls(value, float(np.std(areas, ddof=1)) * shrink if len(areas) > 1 else float("inf"))
+        # A single group says nothing of how the value would vary.
+        known = len(totals) > 1 and len(areas) > 1
+        return cls(value, float(np.std(areas, ddof=1)) * shrink if known else float("inf"))
 
 
 def _operating_points(utility: Floats, cost: Floats) -> list[NDArray[np.intp]]:

@@ -76,8 +76,10 @@ def test_noise_is_shown_to_beat_nothing_more_often_than_one_error_allows() -> No
     assert np.mean(shown) < 0.30
 
 
-def test_a_single_group_has_no_error() -> None:
-    found = Advantage.of(CHANCE[:4], COST[:4], QUALITY[:4], COST[:4], np.ones(4), np.zeros(4, dtype=int))
+def test_a_single_group_shows_nothing_however_good_it_looks() -> None:
+    found = Advantage.of(QUALITY, COST, QUALITY, COST, ONES, np.zeros(N, dtype=int))
+    assert found.value > 0.1
+    assert np.isinf(found.error)
     assert not found.is_shown
 
 
