@@ -105,7 +105,7 @@ _ALL = (
     Candidate("QualityRouter, boosted trees", _trees),
     Candidate("KNNRouter", _as(KNNRouter)),
     Candidate("KNNRouter, TF-IDF", _as(KNNRouter), "words"),
-    Candidate("CarrotRouter, kNN", _as(CarrotRouter, "knn", random_state=0)),
+    Candidate("CarrotRouter, kNN", _as(CarrotRouter, "neighbors", random_state=0)),
     Candidate("CarrotRouter, linear", _as(CarrotRouter, "linear", random_state=0)),
     Candidate("ClusterRouter", _as(ClusterRouter, random_state=0)),
     Candidate("LearnedMapRouter", _as(LearnedMapRouter, random_state=0)),

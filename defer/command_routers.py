@@ -27,6 +27,8 @@ class NamedRouter:
         Where its class or function stands; imported when it is fitted.
     on_numbers : mapping of str to object
         Arguments for a table of numbers.
+    is_seeded : bool
+        Whether it draws at random; it is given the seed 0, so that the same log makes the same policy.
     takes_anything : bool
         Whether queries of any kind go to it as they are, with nothing put before it.
     """
@@ -36,6 +38,7 @@ class NamedRouter:
     name: str
     on_numbers: dict[str, Any] | None = None
     takes_anything: bool = False
+    is_seeded: bool = False
 
 
 ROUTERS: dict[str, NamedRouter] = {
@@ -52,14 +55,16 @@ ROUTERS: dict[str, NamedRouter] = {
         "a blend of several, or the zero router where none is shown to beat it", "defer.estimators.routers.stacked", "StackedRouter"
     ),
     "hybrid": NamedRouter(
-        "by the gap of quality to the strongest arm", "defer.estimators.routers.hybrid", "HybridRouter"
+        "by the gap of quality to the strongest arm", "defer.estimators.routers.hybrid", "HybridRouter",
+        is_seeded=True,
     ),
     "reward-distilled": NamedRouter(
         "by a distribution over arms distilled from rewards", "defer.estimators.routers.reward_distilled",
-        "RewardDistilledRouter",
+        "RewardDistilledRouter", is_seeded=True,
     ),
     "soft-label": NamedRouter(
-        "by soft labels of the arms", "defer.estimators.routers.soft_label", "SoftLabelRouter"
+        "by soft labels of the arms", "defer.estimators.routers.soft_label", "SoftLabelRouter",
+        is_seeded=True,
     ),
     "pool-vote": NamedRouter(
         "by a vote of similar queries in a pool for every arm", "defer.estimators.routers.pool_vote", "PoolVoteRouter"
@@ -72,16 +77,19 @@ ROUTERS: dict[str, NamedRouter] = {
         "by strengths weighted by similarity, from wins", "defer.estimators.routers.bradley_terry", "BradleyTerryRouter"
     ),
     "clusters": NamedRouter(
-        "by the mean quality of the query's cluster", "defer.estimators.routers.clusters", "ClusterRouter"
+        "by the mean quality of the query's cluster", "defer.estimators.routers.clusters", "ClusterRouter",
+        is_seeded=True,
     ),
     "learned-map": NamedRouter(
-        "by a learned share of every cluster", "defer.estimators.routers.learned_map", "LearnedMapRouter"
+        "by a learned share of every cluster", "defer.estimators.routers.learned_map", "LearnedMapRouter",
+        is_seeded=True,
     ),
     "latent-factor": NamedRouter(
         "by ability of arms and difficulty of queries", "defer.estimators.routers.latent_factor", "LatentFactorRouter"
     ),
     "carrot": NamedRouter(
-        "by separate predictors of quality and cost", "defer.estimators.routers.carrot", "CarrotRouter"
+        "by separate predictors of quality and cost", "defer.estimators.routers.carrot", "CarrotRouter",
+        is_seeded=True,
     ),
     "dual-contrastive": NamedRouter(
         "by a contrastive projection of queries and arms", "defer.estimators.routers.dual_contrastive",
@@ -135,7 +143,9 @@ def build_router(name: str, X: Any, *, embeddings: bool = True) -> Any:
     if is_text and name in ("quality", "auto"):
         return text_router("auto" if name == "auto" else "ridge", embeddings="auto" if embeddings else False)
     build: Callable[..., Any] = getattr(import_module(entry.module), entry.name)
-    options = {} if is_text else entry.on_numbers or {}
+    options = {} if is_text else dict(entry.on_numbers or {})
+    if entry.is_seeded:
+        options["random_state"] = 0
     router = build(Ridge(), Ridge()) if name == "quality" else build(**options)
     if entry.takes_anything:
         return router

@@ -154,6 +154,28 @@ def test_every_name_is_built_for_texts_and_for_numbers(name: str) -> None:
         assert not hasattr(router, "arms_")
 
 
+@pytest.mark.filterwarnings("ignore::defer.exceptions.FallbackWarning")
+@pytest.mark.parametrize("name", list(ROUTERS))
+def test_the_same_log_makes_the_same_policy(name: str, full_log: OutcomeLog) -> None:
+    models = []
+    for seed in (1, 2):
+        np.random.seed(seed)  # noqa: NPY002 - what an unseeded router of scikit-learn draws from
+        router = build_router(name, np.asarray(full_log.X)).fit(full_log.X, full_log.quality, cost=full_log.cost)
+        models.append((router.predict_quality(full_log.X), router.predict_cost(full_log.X)))
+    np.testing.assert_array_equal(models[0], models[1])
+
+
+def test_every_router_that_takes_a_seed_is_given_one() -> None:
+    for name in ROUTERS:
+        for queries in (["a text"], np.zeros((2, 3))):
+            seeds = build_router(name, queries, embeddings=False).get_params()
+            assert all(
+                value == 0
+                for key, value in seeds.items()
+                if key.endswith("router__random_state") and key.count("__") == 1
+            )
+
+
 def test_a_name_that_is_not_there_is_refused() -> None:
     with pytest.raises(DeferError, match=r"there is no router 'best'; there are \['quality', 'knn', "):
         build_router("best", ["a"])

@@ -25,7 +25,7 @@ from defer.exceptions import MissingPropensityWarning, RouterInputError
 from defer.portfolios.assignment import Choice, best_arm, choose
 from defer.portfolios.limits import Budget, Limit, QualityTarget
 
-__all__ = ["BaseRouter", "at_cost_weight", "check_cost_weight", "column_means"]
+__all__ = ["BaseRouter", "as_generator", "at_cost_weight", "check_cost_weight", "column_means"]
 
 Floats = NDArray[np.float64]
 
@@ -197,7 +197,7 @@ class BaseRouter(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):  # type: ig
         quality, cost = self._predict(X)
         utility = self._utility(quality, cost) if limit is None else self._utility_under_limit(quality, cost)
         choice = self._choose(utility, quality, cost, limit)
-        arm, propensity = choice.draw(_generator(random_state))
+        arm, propensity = choice.draw(as_generator(random_state))
         return Routing(self.arms_, arm, propensity, quality, cost, utility, choice, limit)
 
     def score(
@@ -309,7 +309,18 @@ def column_means(table: Floats | None, weight: Floats | None, m: int) -> Floats:
     return np.clip(mean, np.where(counted, table, np.inf).min(axis=0), np.where(counted, table, -np.inf).max(axis=0))
 
 
-def _generator(random_state: Any) -> np.random.Generator:
+def as_generator(random_state: Any) -> np.random.Generator:
+    """A NumPy generator from what scikit-learn calls a random state; a Generator is taken as it is.
+
+    Parameters
+    ----------
+    random_state : int, Generator, RandomState instance or None
+
+    Examples
+    --------
+    >>> as_generator(3).random() == as_generator(3).random()
+    True
+    """
     if isinstance(random_state, np.random.Generator):
         return random_state
     return np.random.default_rng(int(check_random_state(random_state).randint(np.iinfo(np.int32).max)))

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
 from defer.estimators.embedding_cache import EmbeddingCache, model_hash
+from defer.estimators.queries import read_texts
 from defer.exceptions import FallbackWarning, MissingExtraError, RouterInputError
 
-__all__ = ["SentenceEmbedder", "local_model"]
+__all__ = ["SentenceEmbedder", "local_model", "quiet_loading"]
 
 Vectors = NDArray[np.float32]
 
@@ -130,11 +131,7 @@ class SentenceEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
     def transform(self, X: Any) -> Vectors:
         """Embeddings, shape (n, d)."""
-        texts = list(X)
-        wrong = [row for row, text in enumerate(texts) if not isinstance(text, str)]
-        if isinstance(X, str) or wrong:
-            what = "one str" if isinstance(X, str) else f"{texts[wrong[0]]!r} in row {wrong[0]}"
-            raise RouterInputError(f"SentenceEmbedder: X must be a list of texts, got {what}")
+        texts = read_texts(X, owner="SentenceEmbedder")
         if (
             isinstance(self.batch_size, bool)
             or not isinstance(self.batch_size, (int, np.integer))
@@ -218,7 +215,7 @@ class SentenceEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
                     FallbackWarning,
                     stacklevel=3,
                 )
-            with _silent():
+            with quiet_loading():
                 try:
                     self._encoder = SentenceTransformer(folder, device="cpu", local_files_only=True)
                 except Exception as error:  # whatever a folder raises that holds no model, or half of one
@@ -289,21 +286,24 @@ def _bar(total: int, *, shown: bool) -> Iterator[Any]:
 
 
 @contextmanager
-def _silent() -> Iterator[None]:
-    """Loading takes a moment, and standard error belongs to the caller."""
+def quiet_loading() -> Iterator[None]:
+    """No progress bars and no messages below an error while a model is loaded: standard error belongs to the caller."""
     log = logging.getLogger("sentence_transformers")
     level = log.level
     bars: Any = importlib.import_module("transformers.utils.logging")
     hub: Any = importlib.import_module("huggingface_hub.utils")
     shown, hub_shown = bars.is_progress_bar_enabled(), not hub.are_progress_bars_disabled()
+    verbosity = bars.get_verbosity()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an environment variable may have fixed the state of the hub's
         bars.disable_progress_bar()
     try:
         log.setLevel(logging.ERROR)
+        bars.set_verbosity_error()
         yield
     finally:
         log.setLevel(level)
+        bars.set_verbosity(verbosity)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if shown:

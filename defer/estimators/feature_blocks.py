@@ -13,7 +13,7 @@ from sklearn.base import clone
 from defer.estimators.queries import n_queries
 from defer.exceptions import RouterInputError
 
-__all__ = ["FeatureBlocks"]
+__all__ = ["FeatureBlocks", "check_transformers"]
 
 
 class FeatureBlocks:
@@ -72,6 +72,38 @@ class FeatureBlocks:
         if any(issparse(part) for part in parts):
             return csr_array(hstack(parts, format="csr"))
         return np.hstack(parts)
+
+
+def check_transformers(given: Any, *, owner: str) -> None:
+    """Raise RouterInputError unless features are None or a sequence of (name, transformer) of different names.
+
+    Parameters
+    ----------
+    given : None or sequence of (name, transformer)
+    owner : str
+        Class that asks, for messages.
+
+    Examples
+    --------
+    >>> from sklearn.feature_extraction.text import CountVectorizer
+    >>> check_transformers([("words", CountVectorizer())], owner="StackedRouter")
+    """
+    if given is None:
+        return
+    if not isinstance(given, (list, tuple)) or not given:
+        raise RouterInputError(
+            f"{owner}: features must be None or a list of at least one (name, transformer), got {given!r}"
+        )
+    for index, pair in enumerate(given):
+        is_pair = isinstance(pair, (list, tuple)) and len(pair) == 2 and isinstance(pair[0], str)
+        if not is_pair or isinstance(pair[1], type) or not all(hasattr(pair[1], name) for name in ("fit", "transform")):
+            raise RouterInputError(
+                f"{owner}: features[{index}] must be (name, transformer) with a transformer that has fit and transform, got {pair!r}"
+            )
+    names = [name for name, _ in given]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise RouterInputError(f"{owner}: {len(twice)} names of features stand twice, the first is {twice[0]!r}")
 
 
 def _deviation(X: Any, weight: NDArray[np.float64] | None) -> NDArray[np.float64]:

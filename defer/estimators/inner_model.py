@@ -1,15 +1,18 @@
-"""The estimator inside a router: what stands at the end of a pipeline, and fitting it with weights."""
+"""The estimator inside a router: what stands at the end of a pipeline, what it takes, and fitting it with weights."""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from numpy.typing import ArrayLike
 from sklearn import config_context
 from sklearn.base import clone
 
-__all__ = ["fit_clone", "last_step", "takes_weight"]
+from defer.exceptions import RouterInputError
+
+__all__ = ["check_keywords", "describe", "fit_clone", "last_step", "takes_weight"]
 
 
 def last_step(model: Any) -> Any:
@@ -25,6 +28,51 @@ def last_step(model: Any) -> Any:
     while getattr(model, "steps", None):
         model = model.steps[-1][1]
     return model
+
+
+def describe(router: Any) -> str:
+    """Names of a router's classes: of the steps, if it is a pipeline.
+
+    Parameters
+    ----------
+    router : router or pipeline
+
+    Examples
+    --------
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> from defer.estimators import QualityRouter, make_pipeline
+    >>> describe(make_pipeline(StandardScaler(), QualityRouter()))
+    'StandardScaler → QualityRouter'
+    """
+    steps = [step for _, step in router.steps] if hasattr(router, "steps") else [router]
+    return " → ".join(type(step).__name__ for step in steps)
+
+
+def check_keywords(method: Callable[..., Any], keywords: Iterable[str], *, owner: str) -> None:
+    """Raise RouterInputError unless a method of a router takes all of these keywords.
+
+    Parameters
+    ----------
+    method : bound method of a router or pipeline
+    keywords : iterable of str
+    owner : str
+        Who hands them on, for messages.
+
+    Examples
+    --------
+    >>> from defer.estimators import SoftLabelRouter
+    >>> check_keywords(SoftLabelRouter().fit, ["latency"], owner="TunedRouter")
+    """
+    parameters = inspect.signature(method).parameters.values()
+    if any(given.kind is given.VAR_KEYWORD for given in parameters):
+        return
+    taken = {given.name for given in parameters}
+    strange = [name for name in keywords if name not in taken]
+    if strange:
+        router = type(getattr(method, "__self__", method)).__name__
+        raise RouterInputError(
+            f"{owner}: {strange[0]}= needs a router whose {method.__name__} takes it, and that of {router} does not"
+        )
 
 
 def takes_weight(model: Any) -> bool:

@@ -19,7 +19,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from defer.estimators.base import BaseRouter
-from defer.estimators.inner_model import last_step
+from defer.estimators.inner_model import check_keywords, describe, last_step
 from defer.estimators.queries import check_batch, n_queries, text_groups
 from defer.estimators.routing import Routing
 from defer.exceptions import RouterInputError
@@ -31,12 +31,11 @@ __all__ = ["RouterPipeline", "describe", "make_pipeline"]
 Floats = NDArray[np.float64]
 
 
-def _defers(pipeline: RouterPipeline) -> bool:
-    return hasattr(pipeline.steps[-1][1], "predict_own")
-
-
 def _last_has(name: str) -> Callable[[RouterPipeline], bool]:
     return lambda pipeline: hasattr(pipeline.steps[-1][1], name)
+
+
+_defers = _last_has("predict_own")
 
 
 class RouterPipeline(Pipeline):  # type: ignore[misc]
@@ -101,24 +100,20 @@ class RouterPipeline(Pipeline):  # type: ignore[misc]
         Raises
         ------
         RouterInputError
-            If `experts` is given and the router does not defer, or as the router raises it.
+            If `experts` is given and the router does not defer, or takes no `tags` or `latency`, or as it raises it.
         """
         self._check_experts(experts)
         given = {
-            "experts": experts,
-            "cost": cost,
-            "propensity": propensity,
-            "sample_weight": sample_weight,
-            "groups": groups,
-            "tags": tags,
-            "latency": latency,
-        }
+            "experts": experts, "cost": cost, "propensity": propensity, "sample_weight": sample_weight, "groups": groups,
+            "tags": tags, "latency": latency,
+        }  # fmt: skip
         name, router = self.steps[-1]
         last = last_step(router)
         asked = f"{name}__groups" in params or groups is not None
         if not asked and isinstance(getattr(last, "cv", None), Integral) and has_fit_parameter(last, "groups"):
             given["groups"] = text_groups(X)
         given = {key: value for key, value in given.items() if value is not None}
+        check_keywords(router.fit, [key for key in ("tags", "latency") if key in given], owner="RouterPipeline")
         if not get_config()["enable_metadata_routing"]:
             given = {f"{name}__{key}": value for key, value in given.items()}
         return super().fit(X, y, **params, **given)
@@ -213,10 +208,12 @@ class RouterPipeline(Pipeline):  # type: ignore[misc]
         -------
         self
         """
-        self._final_estimator.add_arm(name, log if log.X is None else replace(log, X=self._transform(log.X)))
+        if isinstance(log, OutcomeLog) and log.X is not None:
+            log = replace(log, X=self._transform(log.X))
+        self._final_estimator.add_arm(name, log)
         return self
 
-    def route(self, X: Any, *, limit: Limit | None = None, random_state: Any = None) -> Routing:
+    def route(self, X: Any, *, limit: Limit | None = None, random_state: Any = None, **session: Any) -> Routing:
         """Route a batch of queries; see `BaseRouter.route`.
 
         Parameters
@@ -224,12 +221,21 @@ class RouterPipeline(Pipeline):  # type: ignore[misc]
         X : n queries
         limit : Limit, optional
         random_state : int, Generator, RandomState instance or None
+        **session
+            For a last step whose ``route`` takes more, as that of `SessionRouter` does.
 
         Returns
         -------
         Routing
+
+        Raises
+        ------
+        RouterInputError
+            If the last step does not take it, or as the router raises it.
         """
-        return self._final_estimator.route(self._transform(X), limit=limit, random_state=random_state)
+        route = self._final_estimator.route
+        check_keywords(route, session, owner="RouterPipeline")
+        return route(self._transform(X), limit=limit, random_state=random_state, **session)
 
     def score(
         self,
@@ -387,24 +393,8 @@ def make_pipeline(*steps: Any, memory: Any = None, verbose: bool = False) -> Rou
     ['standardscaler', 'qualityrouter']
     """
     if not steps or not isinstance(steps[-1], (BaseRouter, RouterPipeline)):
-        last = type(steps[-1]).__name__ if steps else "nothing"
-        raise TypeError(f"the last step must be a router (a BaseRouter), got {last}")
+        got = type(steps[-1]).__name__ if steps else "nothing"
+        if steps and isinstance(steps[-1], type):
+            got = f"the class {steps[-1].__name__}; write {steps[-1].__name__}()"
+        raise TypeError(f"the last step must be a router (a BaseRouter), got {got}")
     return RouterPipeline(_sklearn_pipeline(*steps).steps, memory=memory, verbose=verbose)
-
-
-def describe(router: Any) -> str:
-    """Names of a router's classes: of the steps, if it is a pipeline.
-
-    Parameters
-    ----------
-    router : router or pipeline
-
-    Examples
-    --------
-    >>> from sklearn.preprocessing import StandardScaler
-    >>> from defer.estimators import QualityRouter
-    >>> describe(make_pipeline(StandardScaler(), QualityRouter()))
-    'StandardScaler → QualityRouter'
-    """
-    steps = [step for _, step in router.steps] if hasattr(router, "steps") else [router]
-    return " → ".join(type(step).__name__ for step in steps)

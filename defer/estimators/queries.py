@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import narwhals as nw
@@ -11,7 +12,16 @@ from scipy.sparse import issparse
 
 from defer.exceptions import RouterInputError
 
-__all__ = ["NO_QUERIES", "check_batch", "is_numeric_input", "is_plain_table", "n_queries", "text_groups"]
+__all__ = [
+    "NO_QUERIES",
+    "check_batch",
+    "check_texts",
+    "is_numeric_input",
+    "is_plain_table",
+    "n_queries",
+    "read_texts",
+    "text_groups",
+]
 
 NO_QUERIES = "Found array with 0 sample(s): X has no queries, and at least one is required"
 """Begins as scikit-learn's own message does, which its checks look for."""
@@ -55,6 +65,58 @@ def n_queries(X: Any) -> int:
     return len(X)
 
 
+def read_texts(X: Any, *, owner: str) -> list[str]:
+    """Texts of a list, tuple, one-dimensional array or series; a frame is no column of texts, even if it has one alone.
+
+    Parameters
+    ----------
+    X : list, tuple, array of shape (n,) or series of str
+    owner : str
+        Class that asks, for messages.
+
+    Raises
+    ------
+    RouterInputError
+        If X is one text or no column, or an element is no text.
+
+    Examples
+    --------
+    >>> read_texts(("a", "b"), owner="TextShape")
+    ['a', 'b']
+    """
+    texts = _column(X, owner)
+    wrong = [row for row, text in enumerate(texts) if not isinstance(text, str)]
+    if wrong:
+        raise RouterInputError(
+            f"{owner}: X must be a list of texts, {len(wrong)} of {len(texts)} are none, the first is "
+            f"{_short(texts[wrong[0]])} in row {wrong[0]}; drop these rows or make texts of them"
+        )
+    return texts
+
+
+def check_texts(step: Any, X: Any, *, owner: str) -> None:
+    """Raise RouterInputError for queries of which a transformer reads no texts, if it is one that reads texts.
+
+    Parameters
+    ----------
+    step : transformer, pipeline or union of them
+        Anything but a vectoriser of plain texts, `TextShape` or `SentenceEmbedder` may take what it likes.
+    X : n queries
+    owner : str
+        Class that asks, for messages.
+
+    Examples
+    --------
+    >>> from sklearn.feature_extraction.text import TfidfVectorizer
+    >>> check_texts(TfidfVectorizer(), ["a", "b"], owner="RouterPipeline")
+    """
+    if not _takes_texts(step):
+        return
+    check_batch(X)
+    if not isinstance(X, (list, tuple)) or not all(isinstance(text, (str, bytes)) for text in X):
+        read_texts(X, owner=owner)
+
+
 def text_groups(X: Any) -> NDArray[np.intp] | None:
     """Number of the text of every query, shape (n,), equal for equal texts; None where queries are not text.
 
@@ -69,3 +131,41 @@ def text_groups(X: Any) -> NDArray[np.intp] | None:
     if texts is None or not all(isinstance(text, str) for text in texts):
         return None
     return np.unique(texts, return_inverse=True)[1].ravel()
+
+
+def _column(X: Any, owner: str) -> list[Any]:
+    if isinstance(X, str):
+        raise RouterInputError(f"{owner}: X must be a list of texts, got one str; write [text]")
+    given = nw.from_native(X, allow_series=True, pass_through=True)
+    if isinstance(given, (nw.DataFrame, nw.LazyFrame)):
+        names = given.collect_schema().names()
+        column = f"frame[{names[0]!r}]" if len(names) == 1 else "frame['prompt']"
+        raise RouterInputError(
+            f"{owner}: X must be a list of texts, got a frame with the columns {_short(names)}; pass the one column that "
+            f"holds the texts, such as {column}"
+        )
+    if isinstance(given, nw.Series):
+        return given.to_list()
+    is_column = X.ndim == 1 and not issparse(X) if hasattr(X, "ndim") else hasattr(X, "__iter__")
+    if not is_column or isinstance(X, Mapping):
+        shape = f" of shape {X.shape}" if hasattr(X, "shape") else ""
+        raise RouterInputError(f"{owner}: X must be a list of texts, got {type(X).__name__}{shape}")
+    return list(X)
+
+
+def _takes_texts(step: Any) -> bool:
+    """Whether a transformer reads plain texts; one that prepares or cuts them by itself may be given anything."""
+    if getattr(step, "steps", None):
+        return _takes_texts(step.steps[0][1])
+    if getattr(step, "transformer_list", None):
+        return any(_takes_texts(member) for _, member in step.transformer_list)
+    own = any(callable(getattr(step, name, None)) for name in ("preprocessor", "tokenizer", "analyzer"))
+    if own or getattr(step, "input", "content") != "content" or not hasattr(step, "__sklearn_tags__"):
+        return False
+    tags = step.__sklearn_tags__().input_tags
+    return bool(tags.string and not tags.two_d_array)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
-from defer.estimators.base import BaseRouter, _generator, check_cost_weight
+from defer.estimators.base import BaseRouter, as_generator, check_cost_weight
 from defer.estimators.inner_model import last_step
 from defer.estimators.outcomes_input import Outcomes
 from defer.estimators.quality import QualityRouter
@@ -394,7 +394,7 @@ class SessionRouter(BaseRouter):
             arm = np.where((last >= 0) & (utility[index, before] >= utility[index, arm]), before, arm)
             arm = np.where(change.any(axis=1), arm, turns.own[rows])
             choice = Choice(arm, arm)
-        taken, propensity = choice.draw(_generator(draws))
+        taken, propensity = choice.draw(as_generator(draws))
         return choice, taken, propensity, utility, cost, last, held
 
     def _taken(

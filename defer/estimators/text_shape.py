@@ -13,12 +13,12 @@ from functools import cached_property, lru_cache
 from numbers import Real
 from typing import Any, Self
 
-import narwhals as nw
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
+from defer.estimators.queries import read_texts
 from defer.exceptions import RouterInputError
 
 __all__ = ["TextShape"]
@@ -129,16 +129,7 @@ class TextShape(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
 
 def _texts(X: Any) -> list[str]:
-    if isinstance(X, str):
-        raise RouterInputError("TextShape: X must be a list of texts, got one str")
-    column = nw.from_native(X, eager_only=True, allow_series=True, pass_through=True)
-    texts = column.to_list() if isinstance(column, nw.Series) else list(X)
-    wrong = [row for row, text in enumerate(texts) if not isinstance(text, str)]
-    if wrong:
-        raise RouterInputError(
-            f"TextShape: X must be a list of texts, {len(wrong)} of {len(texts)} are none, the first is "
-            f"{texts[wrong[0]]!r} in row {wrong[0]}"
-        )
+    texts = read_texts(X, owner="TextShape")
     if not texts:
         raise RouterInputError("TextShape: X has no texts, and at least one is required")
     return texts

@@ -172,7 +172,8 @@ def litellm_router(
     Raises
     ------
     RouterInputError
-        If an arm has no deployment, `arms` names an arm that the policy does not have, or a deployment lacks its names.
+        If the policy is not fitted, there is no list of deployments, an arm has no deployment, `arms` names an arm that the
+        policy does not have, or a deployment lacks its names.
 
     Notes
     -----
@@ -189,6 +190,10 @@ def litellm_router(
     'openai/small'
     """
     found = _deployments(model_list)
+    if not hasattr(policy, "arms_"):
+        raise RouterInputError(
+            f"litellm_router: policy must be a fitted router or pipeline, got {type(policy).__name__}"
+        )
     names = policy.arms_.tolist()
     unknown = [arm for arm in arms or {} if arm not in names]
     if unknown:
@@ -212,13 +217,23 @@ def _deployments(model_list: Any) -> list[Any]:
         model_list = model_list.registry().all()
     elif hasattr(model_list, "model_list"):
         model_list = model_list.model_list
+    if isinstance(model_list, (str, Mapping)) or not hasattr(model_list, "__iter__"):
+        raise RouterInputError(
+            "litellm_router: model_list must be a litellm.Router or a list of deployments (dicts with model_name and "
+            f"litellm_params), got {model_list!r}"
+        )
     found = list(model_list)
     for index, one in enumerate(found):
-        if not isinstance(one, Mapping) or "model_name" not in one or "model" not in one.get("litellm_params", {}):
+        if not isinstance(one, Mapping) or "model_name" not in one or not _has_model(one):
             raise RouterInputError(
                 f"litellm_router: deployment {index} of {len(found)} must have model_name and litellm_params.model, got {one!r}"
             )
     return found
+
+
+def _has_model(deployment: Mapping[str, Any]) -> bool:
+    params = deployment.get("litellm_params")
+    return isinstance(params, Mapping) and "model" in params
 
 
 def _is(deployment: Mapping[str, Any], name: str) -> bool:

@@ -43,7 +43,8 @@ def to_onnx(router: Any, file: str | PathLike[str], *, dtype: Literal["float64",
     Notes
     -----
     Outputs: ``arm`` (n,) int64, ``quality``, ``cost`` and ``utility`` (n, m).  The names of the arms are in the metadata of the
-    model, as a JSON list under ``arms``.
+    model, as a JSON list under ``arms``.  As for `to_numpy`, predictions may differ in the last digits, and where logged queries are
+    equally far the neighbourhood may be completed by another of them: ties at its edge may be broken otherwise than in ``predict``.
 
     Examples
     --------

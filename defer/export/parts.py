@@ -102,13 +102,17 @@ def policy_parts(router: Any) -> PolicyParts:
     parts.spec = {"arms": parts.arms, "steps": [_step(parts, step, index) for index, step in enumerate(steps)]}
     parts.spec["rule"] = _rule(parts, inner if tuned is None else tuned)
     parts.n_features = 0 if parts.takes_text else int(getattr(steps[0] if steps else inner, "n_features_in_", 0))
+    parts.spec["n_features"] = parts.n_features
     parts.arrays["mean_cost"] = np.asarray(inner.mean_cost_, dtype=np.float64)
     parts.spec["head"] = _neighbors(parts, inner) if isinstance(inner, KNNRouter) else _linear(parts, inner)
     return parts
 
 
 def _unsupported(what: str) -> RouterInputError:
-    return RouterInputError(f"{what} cannot be exported as arrays; what can is {_SUPPORTED}")
+    hint = ""
+    if what.startswith(("StackedRouter", "the step SentenceEmbedder")):
+        hint = "; for texts fit defer.router(embeddings=False), of kind 'ridge', in its place"
+    return RouterInputError(f"{what} cannot be exported as arrays; what can is {_SUPPORTED}{hint}")
 
 
 def _rule(parts: PolicyParts, router: Any) -> dict[str, Any]:

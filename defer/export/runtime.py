@@ -13,22 +13,44 @@ class NumpyPolicy:
     """A policy; `file` is the path or binary file that `to_numpy` wrote: arrays and JSON, and nothing that could run."""
 
     def __init__(self, file: Any) -> None:
-        with np.load(file, allow_pickle=False) as archive:
-            self.arrays = {name: archive[name] for name in archive.files}
-        self.spec = json.loads(self.arrays.pop("spec").tobytes().decode())
-        self.arms = self.spec["arms"]
-        for step in self.spec["steps"]:
-            for part in step.get("parts", ()):
-                part["index"] = {term: index for index, term in enumerate(part["terms"])}
+        try:
+            with np.load(file, allow_pickle=False) as archive:
+                self.arrays = {name: archive[name] for name in archive.files}
+            self.spec = json.loads(self.arrays.pop("spec").tobytes())
+            self.arms, self.n_features = self.spec["arms"], self.spec["n_features"]
+        except OSError:
+            raise
+        except Exception as error:  # whatever another kind of file, or half of one, makes NumPy raise
+            raise ValueError(f"{file!r} is no policy as defer.export.to_numpy writes it, or a damaged one") from error
+        for part in (part for step in self.spec["steps"] for part in step.get("parts", ())):
+            part["index"] = {term: index for index, term in enumerate(part["terms"])}
 
     def predict(self, queries: Any) -> list[Any]:
         """Name of the arm that each query takes, as a list: texts, or rows of numbers."""
         return [self.arms[arm] for arm in self.decide(queries)[0]]
 
     def decide(self, queries: Any, block: int = 16) -> Any:
-        """Index of the arm (n,), predicted quality (n, m) and predicted cost (n, m)."""
-        found = [self._decide(queries[low : low + block]) for low in range(0, len(queries), block)]
+        """Index of the arm (n,), predicted quality (n, m) and predicted cost (n, m); ValueError for other queries."""
+        rows = self._checked(queries.to_numpy() if hasattr(queries, "to_numpy") else queries)
+        found = [self._decide(rows[low : low + block]) for low in range(0, len(rows), block)]
         return tuple(np.concatenate(part) for part in zip(*found, strict=True))
+
+    def _checked(self, queries: Any) -> Any:
+        need, n_axes = (f"{self.n_features} finite numbers each", 2) if self.n_features else ("one text each", 1)
+        is_batch = hasattr(queries, "__iter__") and getattr(queries, "ndim", n_axes) == n_axes
+        rows = list(queries) if is_batch and not isinstance(queries, str) else []
+        wrong = [index for index, row in enumerate(rows) if not self._takes(row)]
+        if wrong or not rows:
+            first = f"{rows[wrong[0]]!r} in row {wrong[0]}" if wrong else ""
+            got = f"{len(wrong)} of {len(rows)} are not, the first is {first}" if wrong else f"got {queries!r}"
+            raise ValueError(f"this policy takes a batch of queries, {need}: {got}")
+        return np.array(rows, float) if self.n_features else rows
+
+    def _takes(self, row: Any) -> bool:
+        if not self.n_features or isinstance(row, str):
+            return isinstance(row, str) and not self.n_features
+        is_flat = np.ndim(row) == 1 and np.asarray(row).dtype.kind in "biuf"
+        return is_flat and len(row) == self.n_features and bool(np.isfinite(row).all())
 
     def _decide(self, queries: Any) -> Any:
         X = queries

@@ -133,14 +133,14 @@ ROUTERS = {
     "Bradley-Terry": RouterCase(BradleyTerryRouter(), {"gamma": [1.0, 10.0]}),
     "Bradley-Terry, no tiers": RouterCase(BradleyTerryRouter(n_tiers=None, prior=0.1), {"gamma": [1.0, 10.0]}),
     "matrix factorisation": RouterCase(MatrixFactorizationRouter(tol=1e-11), {"C": [1e-6, 10.0]}, rounding=1e-6),
-    "clusters": RouterCase(ClusterRouter(4, cost="cluster", random_state=0), {"n_clusters": [1, 4]}),
+    "clusters": RouterCase(ClusterRouter(4, random_state=0), {"n_clusters": [1, 4]}),
     "clusters, cross-validated": RouterCase(
         ClusterRouter((1, 2, 4, 8), prior=0.0, back_off="arm", random_state=0), {"prior": [0.0, 1e6]}
     ),
     "learned map": RouterCase(LearnedMapRouter(4, tol=1e-7, random_state=0), {"C": [1e-6, 1.0]}, rounding=1e-5),
     "latent factors": RouterCase(LatentFactorRouter(2, tol=1e-8), {"C": [1e-6, 1.0]}, rounding=1e-5),
     "carrot, neighbours": RouterCase(CarrotRouter(random_state=0), {"n_neighbors": [1, 15]}),
-    "carrot, linear": RouterCase(CarrotRouter("linear", log_cost=True), {"alpha": [0.1, 1e6]}),
+    "carrot, linear": RouterCase(CarrotRouter("linear"), {"alpha": [0.1, 1e6]}),
     "stack": RouterCase(StackedRouter(fallback=False), {"cost_weight": [0.0, 1000.0]}),
     "sessions": RouterCase(SessionRouter(KNNRouter(n_neighbors=5), switch_cost=0.1), {"router__n_neighbors": [1, 15]}),
     "sessions, linear": RouterCase(SessionRouter(QualityRouter()), {"router__cost_weight": [0.0, 1000.0]}),

@@ -200,7 +200,7 @@ def test_texts_of_nothing_have_the_embedding_of_no_words(embedder: SentenceEmbed
     ("options", "X", "message"),
     [
         ({}, "text", "SentenceEmbedder: X must be a list of texts, got one str"),
-        ({}, ["a", None], "SentenceEmbedder: X must be a list of texts, got None in row 1"),
+        ({}, ["a", None], "SentenceEmbedder: X must be a list of texts, 1 of 2 are none, the first is None in row 1"),
         ({"batch_size": 0}, ["a"], "SentenceEmbedder: batch_size must be an integer >= 1, got 0"),
         ({"batch_size": True}, ["a"], "SentenceEmbedder: batch_size must be an integer >= 1, got True"),
         ({"cache": 3}, ["a"], "SentenceEmbedder: cache must be None, a folder or an EmbeddingCache, got 3"),

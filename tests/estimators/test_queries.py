@@ -8,9 +8,22 @@ import polars as pl
 import pyarrow as pa
 import pytest
 from scipy import sparse
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer, TfidfTransformer, TfidfVectorizer
+from sklearn.pipeline import FeatureUnion, Pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from defer.estimators import QualityRouter, SingleArm
-from defer.estimators.queries import is_numeric_input, is_plain_table, n_queries, text_groups
+from defer.estimators.embeddings import SentenceEmbedder
+from defer.estimators.queries import (
+    check_texts,
+    is_numeric_input,
+    is_plain_table,
+    n_queries,
+    read_texts,
+    text_groups,
+)
+from defer.estimators.text_shape import TextShape
 from defer.exceptions import RouterInputError
 
 TEXTS = ["b", "a", "b"]
@@ -70,3 +83,87 @@ def test_a_refit_on_text_forgets_the_features_of_a_table() -> None:
     router.fit(TEXTS, [[1.0, 0.0]] * 3)
     assert not hasattr(router, "n_features_in_")
     assert not hasattr(router, "feature_names_in_")
+
+
+class Prepared(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """A transformer that says nothing of texts."""
+
+
+@pytest.mark.parametrize(
+    "column", [list, tuple, np.array, pd.Series, pl.Series, iter, lambda texts: np.array(texts, dtype=object)]
+)
+def test_texts_are_read_from_any_column(column: Any) -> None:
+    assert read_texts(column(TEXTS), owner="Reader") == TEXTS
+
+
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        ("one", r"Reader: X must be a list of texts, got one str; write \[text\]"),
+        (3, "Reader: X must be a list of texts, got int"),
+        ({"prompt": TEXTS}, "Reader: X must be a list of texts, got dict"),
+        (np.zeros((2, 3)), r"Reader: X must be a list of texts, got ndarray of shape \(2, 3\)"),
+        (sparse.csr_array(np.eye(2)), r"Reader: X must be a list of texts, got csr_array of shape \(2, 2\)"),
+        (np.zeros(2), "2 of 2 are none, the first is .*0.0.* in row 0; drop these rows or make texts of them"),
+        (["a", None, float("nan")], "Reader: X must be a list of texts, 2 of 3 are none, the first is None in row 1"),
+        (pd.Series(["a", np.nan]), "1 of 2 are none, the first is nan in row 1"),
+        (pl.Series(["a", None]), "1 of 2 are none, the first is None in row 1"),
+        (["a", list(range(1000))], r"the first is \[0, 1, .{60,70}\.\.\. in row 1"),
+        (pd.DataFrame({"prompt": ["a"]}), r"a frame with the columns \['prompt'\]; .* such as frame\['prompt'\]"),
+        (pl.DataFrame({"q": ["a"]}), r"a frame with the columns \['q'\]; .* such as frame\['q'\]"),
+        (pl.DataFrame({"q": ["a"], "n": [1]}).lazy(), r"with the columns \['q', 'n'\]; .* such as frame\['prompt'\]"),
+    ],
+)
+def test_what_is_no_column_of_texts_is_named(X: Any, message: str) -> None:
+    with pytest.raises(RouterInputError, match=message):
+        read_texts(X, owner="Reader")
+
+
+@pytest.mark.parametrize("reader", [TextShape(), SentenceEmbedder("/no/model")])
+def test_one_frame_of_one_text_is_not_read_as_the_name_of_its_column(reader: Any) -> None:
+    name = type(reader).__name__
+    with pytest.raises(RouterInputError, match=rf"{name}: X must be a list of texts, got a frame .* frame\['prompt'\]"):
+        reader.fit(["a"]).transform(pd.DataFrame({"prompt": ["a"]})) if name == "TextShape" else reader.transform(
+            pd.DataFrame({"prompt": ["a"]})
+        )
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        TfidfVectorizer(),
+        HashingVectorizer(),
+        TextShape(),
+        Pipeline([("count", CountVectorizer()), ("weigh", TfidfTransformer())]),
+        FeatureUnion([("words", TfidfVectorizer()), ("shape", TextShape())]),
+    ],
+)
+def test_steps_that_read_texts_get_texts(step: Any) -> None:
+    check_texts(step, TEXTS, owner="Router")
+    check_texts(step, pd.Series(TEXTS), owner="Router")
+    for X in ([1.0, 2.0], np.zeros((2, 1)), ["a", None], pd.DataFrame({"prompt": ["a"]})):
+        with pytest.raises(RouterInputError, match="Router: X must be a list of texts"):
+            check_texts(step, X, owner="Router")
+    with pytest.raises(RouterInputError, match=r"0 sample\(s\)"):
+        check_texts(step, [], owner="Router")
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        Prepared(),
+        StandardScaler(),
+        CountVectorizer(analyzer=list),
+        CountVectorizer(preprocessor=str),
+        CountVectorizer(tokenizer=list),
+        CountVectorizer(input="file"),
+        FunctionTransformer(),
+    ],
+)
+def test_steps_that_may_take_anything_get_anything(step: Any) -> None:
+    for X in ([1.0, 2.0], np.zeros((2, 1)), [{"a": 1}], pd.DataFrame({"prompt": ["a"]})):
+        check_texts(step, X, owner="Router")
+
+
+def test_a_vectoriser_may_be_given_bytes() -> None:
+    check_texts(CountVectorizer(), [b"a", "b"], owner="Router")

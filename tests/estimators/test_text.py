@@ -141,7 +141,7 @@ def test_the_embedder_is_a_transformer(tmp_path: Path) -> None:
     }
     joblib.dump(embedder, tmp_path / "embedder")  # the model itself stays behind
     assert not hasattr(joblib.load(tmp_path / "embedder"), "_encoder")
-    with pytest.raises(RouterInputError, match="X must be a list of texts, got 3 in row 1"):
+    with pytest.raises(RouterInputError, match="X must be a list of texts, 1 of 2 are none, the first is 3 in row 1"):
         embedder.transform(["a", 3])
     with pytest.raises(RouterInputError, match="X must be a list of texts, got one str"):
         embedder.transform("abc")

@@ -95,6 +95,16 @@ def test_what_does_not_fit_is_named(policy: Any) -> None:
         litellm_router(policy, [deployment("small")], arms={"huge": "x"})
     with pytest.raises(RouterInputError, match=r"deployment 1 of 2 must have model_name and litellm_params.model"):
         litellm_router(policy, [deployment("small"), {"model_name": "auto"}])
+    for wrong in (None, 3, "small", deployment("small")):
+        with pytest.raises(
+            RouterInputError, match=r"model_list must be a litellm.Router or a list of deployments .*, got"
+        ):
+            litellm_router(policy, wrong)
+    for one in (None, {"model_name": "auto", "litellm_params": None}):
+        with pytest.raises(RouterInputError, match=r"deployment 0 of 1 must have model_name and litellm_params.model"):
+            litellm_router(policy, [one])
+    with pytest.raises(RouterInputError, match="policy must be a fitted router or pipeline, got QualityRouter"):
+        litellm_router(QualityRouter(), [deployment("small")])
     strategy = litellm_router(policy, [deployment("small"), deployment("large")])
     with pytest.raises(RouterInputError, match=r"no deployment has the model_name 'gpt'; there are \['auto'\]"):
         strategy.get_available_deployment("gpt", ask("a"))

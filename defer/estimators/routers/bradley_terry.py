@@ -6,19 +6,19 @@ Source: RouteLLM (Ong et al., ICLR 2025, arXiv 2406.18665), gamma = 10, ten tier
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array, issparse
+from scipy.sparse import csr_array
 from scipy.special import expit
 from sklearn.preprocessing import normalize
 from sklearn.utils.extmath import safe_sparse_dot
 
 from defer.estimators.deferral.parameter_checks import check_counts, check_positive
 from defer.estimators.outcomes_input import Outcomes
-from defer.estimators.routers.preference_router import PreferenceRouter, check_numbers
+from defer.estimators.routers.preference_router import PreferenceRouter
+from defer.estimators.routers.query_rows import as_floats, check_numbers, equal_rows
 from defer.estimators.score_router import QualityScale
 from defer.losses.preference import similarity_weights
 from defer.portfolios.preferences import Battles, battles
@@ -63,6 +63,14 @@ class BradleyTerryRouter(PreferenceRouter):
     tier_ : int array of shape (m,)
         Tier of every arm, 0 the weakest.
     quality_scale_ : QualityScale
+    queries_ : array or csr matrix of shape (N, d)
+        Logged queries with battles, of length 1.
+    wins_ : array or csr matrix of shape (N, n_tiers_ ** 2)
+        Weight of the battles of every such query that a tier won against another.
+    twin_ : int array of shape (N,)
+        Equal for equal logged queries.
+    n_tiers_ : int
+        Number of tiers.
 
     Notes
     -----
@@ -125,7 +133,7 @@ class BradleyTerryRouter(PreferenceRouter):
         check_positive("BradleyTerryRouter", gamma=self.gamma, prior=self.prior)
         if self.n_tiers is not None:
             check_counts("BradleyTerryRouter", n_tiers=self.n_tiers)
-        check_numbers("BradleyTerryRouter", X)
+        check_numbers(self, X)
         found, m = battles(outcomes.quality, outcomes.weight), len(self.arms_)
         weight = np.ones(len(found)) if outcomes.weight is None else outcomes.weight[found.row]
         total = _win_table(found, weight, np.arange(m), m, np.zeros(len(found), dtype=np.intp), 1)
@@ -137,16 +145,16 @@ class BradleyTerryRouter(PreferenceRouter):
         table = _win_table(found, weight, self.tier_, self.n_tiers_, place, len(logged))
         dense = table.nnz > 0.25 * table.shape[0] * table.shape[1]
         self.wins_ = table.toarray() if dense else table
-        unit = normalize(_floats(X), copy=True)
+        unit = normalize(as_floats(X), copy=True)
         self.queries_ = unit[logged]
-        twin = _equal_rows(X)
+        twin = equal_rows(X)[1]
         self.twin_ = twin[logged]
         rows = np.arange(len(twin)) if rows is None else rows
         return self._strengths(unit[rows], twin[rows])
 
     def _predict_scores(self, X: Any) -> Floats:
-        check_numbers("BradleyTerryRouter", X)
-        return self._strengths(normalize(_floats(X, self.queries_.dtype), copy=True), None)
+        check_numbers(self, X)
+        return self._strengths(normalize(as_floats(X, self.queries_.dtype), copy=True), None)
 
     def _strengths(self, unit: Any, twin: Rows | None) -> Floats:
         """Strength of every arm on unit queries, shape (n, m); battles of the same twin number are left out."""
@@ -289,19 +297,3 @@ def _win_table(
     table = csr_array((values, (lines, columns)), shape=(n, k * k))
     table.eliminate_zeros()
     return table
-
-
-def _floats(X: Any, dtype: Any = None) -> Any:
-    return X.astype(dtype or (np.float32 if X.dtype == np.float32 else np.float64), copy=False)
-
-
-def _equal_rows(X: Any) -> Rows:
-    """Number of every row, the same for equal rows."""
-    if issparse(X):
-        X = X.tocsr().sorted_indices()
-        ends = X.indptr
-        keys = [X.indices[low:high].tobytes() + X.data[low:high].tobytes() for low, high in pairwise(ends)]
-    else:
-        keys = [row.tobytes() for row in np.ascontiguousarray(X)]
-    known: dict[bytes, int] = {}
-    return np.array([known.setdefault(key, len(known)) for key in keys], dtype=np.intp)

@@ -24,7 +24,7 @@ from defer.estimators.outcomes_input import Outcomes
 from defer.estimators.quality import QualityRouter
 from defer.estimators.routers.cluster_means import seen_means
 from defer.estimators.routers.neighbors import KNNRouter
-from defer.estimators.routers.query_rows import check_numbers, equal_rows, weighted_rows
+from defer.estimators.routers.query_rows import check_costs_given, check_numbers, equal_rows, weighted_rows
 from defer.exceptions import RouterInputError
 
 __all__ = ["CarrotRouter"]
@@ -42,8 +42,8 @@ class CarrotRouter(BaseRouter):
 
     Parameters
     ----------
-    head : {"knn", "linear"}, default="knn"
-        "knn" is the mean over the nearest logged queries by the cosine; "linear" is ridge regression.
+    head : {"neighbors", "linear"}, default="neighbors"
+        "neighbors" is the mean over the nearest logged queries by the cosine; "linear" is ridge regression.
     n_neighbors : int or sequence of int, default=(2, 4, 8, 16, 32, 64, 128, 256, 512)
         Of a sequence the number that predicts held-out outcomes best is taken, one for quality and one for cost: largest R^2,
         averaged over arms, in five folds that keep equal queries together.
@@ -51,7 +51,7 @@ class CarrotRouter(BaseRouter):
         Ridge penalty of the linear head.
     log_cost : bool, default=False
         Fit the logarithm of the cost, which must be positive, and scale its exponential so that the predictions of every arm
-        have the mean cost that was logged (Duan's smearing, in the form of a ratio of means).
+        have the mean cost that was logged (Duan's smearing, in the form of a ratio of means); then `fit` needs costs.
     cost_weight : float, default=0.0
         Quality given up per US dollar.  The paper's trade-off (1 - mu) * quality - mu * cost decides as cost_weight =
         mu / (1 - mu).
@@ -62,7 +62,9 @@ class CarrotRouter(BaseRouter):
     ----------
     arms_ : array of shape (m,)
     n_neighbors_ : tuple of (int, int)
-        Neighbours for quality and for cost; of the head "knn".
+        Neighbours for quality and for cost; of the head "neighbors".
+    centre_ : array of shape (m,)
+        Mean cost of every arm, or mean of its logarithm, beyond which `cost_model_` predicts; where costs were given.
     quality_model_ : KNNRouter or QualityRouter
     cost_model_ : KNNRouter or QualityRouter, or None
         Fitted to what costs, or their logarithms, differ from the mean of the arm; None where `fit` was given no costs.
@@ -103,7 +105,7 @@ class CarrotRouter(BaseRouter):
 
     def __init__(
         self,
-        head: Literal["knn", "linear"] = "knn",
+        head: Literal["neighbors", "linear"] = "neighbors",
         *,
         n_neighbors: int | Sequence[int] = (2, 4, 8, 16, 32, 64, 128, 256, 512),
         alpha: float = 1.0,
@@ -127,13 +129,14 @@ class CarrotRouter(BaseRouter):
         candidates = self._check_parameters()
         check_numbers(self, X)
         tables = [outcomes.quality]
+        check_costs_given(self, outcomes, log_cost=True)
         if outcomes.cost is not None:
             cost = self._checked_logs(outcomes) if self.log_cost else outcomes.cost
             # What differs from the mean, so that a constant price is predicted without any rounding.
             self.centre_ = column_means(cost, outcomes.weight, cost.shape[1])
             tables.append(cost - self.centre_)
         numbers = [candidates[0]] * len(tables)
-        if self.head == "knn" and len(candidates) > 1:
+        if self.head == "neighbors" and len(candidates) > 1:
             numbers = _best_neighborhoods(X, tables, outcomes, candidates, seed_of(self.random_state))
         self.n_neighbors_ = numbers[0], numbers[-1]
         models = [self._model(X, table, outcomes, k) for table, k in zip(tables, numbers, strict=True)]
@@ -146,7 +149,7 @@ class CarrotRouter(BaseRouter):
 
     def _check_parameters(self) -> list[int]:
         owner = type(self).__name__
-        check_choices(self, head=("knn", "linear"))
+        check_choices(self, head=("neighbors", "linear"))
         check_positive(owner, alpha=self.alpha)
         check_flags(owner, log_cost=self.log_cost)
         given: Any = [self.n_neighbors] if isinstance(self.n_neighbors, Integral) else self.n_neighbors
@@ -170,7 +173,7 @@ class CarrotRouter(BaseRouter):
         return np.asarray(np.log(cost))
 
     def _model(self, X: Any, table: Floats, outcomes: Outcomes, k: int) -> BaseRouter:
-        model: BaseRouter = KNNRouter(k) if self.head == "knn" else QualityRouter(Ridge(alpha=self.alpha))
+        model: BaseRouter = KNNRouter(k) if self.head == "neighbors" else QualityRouter(Ridge(alpha=self.alpha))
         # Gaps were spoken of when this router was fitted.
         return model._fit_outcomes(X, replace(outcomes, quality=table, cost=None, weighting="none"))
 

@@ -90,6 +90,8 @@ class CausalLMRouter(TextRouter):
     validation_losses_ : list of float
         After every epoch.
     best_epoch_ : int
+    quality_scale_ : QualityScale
+        Brings scores to the unit of quality.
 
     Raises
     ------

@@ -22,7 +22,7 @@ from defer.estimators.arm_addition import ArmAddition, ArmTrial
 from defer.estimators.deferral.parameter_checks import check_choices, check_counts, seed_of
 from defer.estimators.outcomes_input import Outcomes
 from defer.estimators.routers.cluster_means import ClusterMeans, members
-from defer.estimators.routers.query_rows import check_numbers, equal_rows, weighted_rows
+from defer.estimators.routers.query_rows import as_floats, check_costs_given, check_numbers, equal_rows, weighted_rows
 from defer.exceptions import RouterInputError
 
 __all__ = ["ClusterRouter", "QueryClusters"]
@@ -51,7 +51,8 @@ class ClusterRouter(ArmAddition):
         outcomes on easy queries do not make an arm good, and `add_arm` draws the mean of an arm of few outcomes towards that of
         the others.
     cost : {"mean", "cluster"}, default="mean"
-        Predict each arm's cost by its mean over all training queries or over those of the cluster, shrunk to it.
+        Predict each arm's cost by its mean over all training queries or over those of the cluster, shrunk to it;
+        for the latter `fit` needs costs.
     cost_weight : float, default=0.0
         Quality given up per US dollar.
     random_state : int, Generator, RandomState instance or None
@@ -68,6 +69,8 @@ class ClusterRouter(ArmAddition):
         Quality of every arm in every cluster: one row describes an arm.
     counts_ : array of shape (m, M)
         Number of outcomes behind it, by weight; of outcomes that count by inverse propensity, the effective number.
+    means_, cost_means_ : ClusterMeans
+        What `psi_` is read from, with what `add_arm` needs, and the same of cost; None without ``cost="cluster"``.
     squared_errors_ : array
         Held-out squared error of each number of clusters; empty where one number was given.
 
@@ -138,6 +141,7 @@ class ClusterRouter(ArmAddition):
     def _fit(self, X: Any, outcomes: Outcomes) -> None:
         candidates = self._check_parameters()
         check_numbers(self, X)
+        check_costs_given(self, outcomes, cost="cluster")
         seed = seed_of(self.random_state)
         X, outcomes = weighted_rows(X, outcomes)
         first, group = equal_rows(X)
@@ -268,7 +272,7 @@ class QueryClusters:
         seed : int
         """
         kept = np.flatnonzero(weight > 0)
-        X, weight = _floats(X[kept]), weight[kept]
+        X, weight = as_floats(X[kept]), weight[kept]
         origin = None
         if not issparse(X):
             origin = np.average(X, axis=0, weights=weight).astype(X.dtype)
@@ -285,7 +289,7 @@ class QueryClusters:
 
     def assign(self, X: Any) -> Ints:
         """Cluster of every query, shape (n,)."""
-        X = _floats(X).astype(self.centres.dtype, copy=False)
+        X = as_floats(X).astype(self.centres.dtype, copy=False)
         n, norms = X.shape[0], row_norms(self.centres, squared=True)
         label = np.empty(n, dtype=np.intp)
         block = max(1, _BLOCK_BYTES // (8 * len(self.centres) + 8 * X.shape[1]))
@@ -298,7 +302,3 @@ class QueryClusters:
     def _distance(self, X: Any, norms: NDArray[Any]) -> NDArray[Any]:
         """Squared distance less the query's own square, shape (n, M)."""
         return np.asarray(norms - 2.0 * safe_sparse_dot(X, self.centres.T, dense_output=True))
-
-
-def _floats(X: Any) -> Any:
-    return X.astype(np.float32 if X.dtype == np.float32 else np.float64, copy=False)

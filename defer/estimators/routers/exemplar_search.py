@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from scipy.sparse import issparse
 from sklearn.utils.extmath import row_norms, safe_sparse_dot
 
+from defer.estimators.routers.query_rows import as_floats
+
 __all__ = ["cosine_distances", "nearest_exemplars", "row_blocks", "same_direction", "unit_rows"]
 
 # Numbers of a block of distances: a few temporaries of this size are alive at a time.
@@ -24,7 +26,7 @@ def unit_rows(X: Any) -> Any:
     >>> unit_rows(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
     [[0.6, 0.8], [0.0, 0.0]]
     """
-    X = X.astype(np.float32 if X.dtype == np.float32 else np.float64, copy=False)
+    X = as_floats(X)
     norms = row_norms(X)
     scale = (1.0 / np.where(norms > 0, norms, 1.0)).astype(X.dtype)
     return X.multiply(scale[:, None]).tocsr() if issparse(X) else X * scale[:, None]

@@ -259,10 +259,7 @@ class HybridRouter(BaseRouter):
         ----------
         X : n queries
         """
-        X = as_features(self._check_fitted_queries(X), owner="HybridRouter")
-        table = np.ones((X.shape[0], len(self.arms_)))
-        table[:, self._weak] = self.model_.probability(X)
-        return table
+        return self._sufficient(self._check_fitted_queries(X))
 
     @property
     def _strong(self) -> int:
@@ -280,14 +277,13 @@ class HybridRouter(BaseRouter):
         means = column_means(quality, weight, len(self.arms_))
         self.strong_ = self.arms_.tolist()[self._strongest(means)]
         labels = self._labels(quality, mass)
-        counted = mass > 0
         codes = query_codes(X) if self._groups is None else self._groups
-        parts = held_out_parts(self.cv, codes, owner="HybridRouter", counted=counted, groups=self._groups)
+        parts = held_out_parts(self.cv, codes, owner="HybridRouter", counted=mass > 0, groups=self._groups)
         held_out = np.ones(quality.shape)
         held_out[:, self._weak] = cross_fitted_sufficiency(X, labels, mass, learner, parts)
         self.model_ = fit_sufficiency(X, labels, mass, learner)
         self.n_iter_ = n_iterations(self.model_.model)
-        sample = counted.astype(np.float64) if outcomes.sample_weight is None else outcomes.sample_weight
+        sample = (mass > 0).astype(np.float64) if outcomes.sample_weight is None else outcomes.sample_weight
         self.gap_scale_ = GapScale.fit(held_out, quality, means, mass, sample, strong=self._strong)
         self._set_threshold(held_out, outcomes, sample)
 
@@ -303,12 +299,11 @@ class HybridRouter(BaseRouter):
 
     def _labels(self, quality: Floats, mass: Floats) -> Floats:
         """y of every query and weak arm, shape (n, m - 1); learns margins and spreads."""
-        samples = tuple(quality[:, [arm]] for arm in range(quality.shape[1]))
-        if self._answers is not None:
-            samples = self._answers.samples
+        answers, m = self._answers, quality.shape[1]
+        samples = tuple(quality[:, [arm]] for arm in range(m)) if answers is None else answers.samples
         if self.label == "deterministic":
             samples = tuple(first_observed(table) for table in samples)
-        m, strong = len(samples), samples[self._strong]
+        strong = samples[self._strong]
         self.margin_, self.spread_ = np.zeros(m), np.zeros(m)
         table = np.ones(quality.shape)
         for arm in self._weak:
@@ -364,7 +359,12 @@ class HybridRouter(BaseRouter):
         self.arm_bonus_[weak] = (scale.mean_quality[scale.strong] - scale.quality(threshold))[weak]
 
     def _predict_quality(self, X: Any) -> Floats:
-        return self.gap_scale_.quality(self.predict_sufficient(X))
+        return self.gap_scale_.quality(self._sufficient(X))
+
+    def _sufficient(self, X: Any) -> Floats:
+        table = np.ones((n_queries(X), len(self.arms_)))
+        table[:, self._weak] = self.model_.probability(as_features(X, owner="HybridRouter"))
+        return table
 
     def _utility(self, quality: Floats, cost: Floats) -> Floats:
         utility = super()._utility(quality, cost)

@@ -68,6 +68,10 @@ class LatentFactorRouter(ArmAddition):
         What is expected of an arm of which nothing is known.
     discrimination_coef_ : array of shape (d, r)
     difficulty_coef_ : array of shape (d,)
+    centre_ : array of shape (d,)
+        Mean of the features.
+    unit_range_ : tuple of (float, float)
+        Offset and span that bring outcomes to [0, 1].
     n_iter_ : int
 
     Notes

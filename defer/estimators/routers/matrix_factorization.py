@@ -18,7 +18,8 @@ from sklearn.exceptions import ConvergenceWarning
 
 from defer.estimators.deferral.parameter_checks import check_counts, check_flags, check_positive
 from defer.estimators.outcomes_input import Outcomes
-from defer.estimators.routers.preference_router import PreferenceRouter, check_numbers
+from defer.estimators.routers.preference_router import PreferenceRouter
+from defer.estimators.routers.query_rows import as_floats, check_numbers
 from defer.losses.preference import preference_loss
 from defer.portfolios.preferences import Battles, battles
 
@@ -127,12 +128,12 @@ class MatrixFactorizationRouter(PreferenceRouter):
         check_counts("MatrixFactorizationRouter", dim=self.dim, max_iter=self.max_iter)
         check_positive("MatrixFactorizationRouter", C=self.C, tol=self.tol)
         check_flags("MatrixFactorizationRouter", fit_intercept=self.fit_intercept)
-        check_numbers("MatrixFactorizationRouter", X)
+        check_numbers(self, X)
         found, m = battles(outcomes.quality, outcomes.weight), len(self.arms_)
         weight = np.ones(len(found)) if outcomes.weight is None else outcomes.weight[found.row]
         factors, self.n_iter_ = _Factors(np.zeros((1, X.shape[1] + 1)), np.ones((m, 1))), 0
         if weight.sum() > 0:
-            objective = _Objective(_floats(X), found, weight, m, C=self.C, intercept=bool(self.fit_intercept))
+            objective = _Objective(as_floats(X), found, weight, m, C=self.C, intercept=bool(self.fit_intercept))
             factors, self.n_iter_, cut = objective.minimised(int(self.dim), int(self.max_iter), float(self.tol))
             if cut:
                 warnings.warn(
@@ -148,7 +149,7 @@ class MatrixFactorizationRouter(PreferenceRouter):
         return self._predict_scores(X)
 
     def _predict_scores(self, X: Any) -> Floats:
-        check_numbers("MatrixFactorizationRouter", X)
+        check_numbers(self, X)
         return factor_scores(
             X, projection=self.projection_, bias=self.bias_, head=self.head_, arm_vectors=self.arm_vectors_
         )
@@ -177,7 +178,7 @@ def factor_scores(X: Any, *, projection: ArrayLike, bias: ArrayLike, head: Array
     [[2.4, 1.5]]
     """
     columns = np.asarray(head)[:, None] * _normalized(np.asarray(arm_vectors, dtype=np.float64)).T
-    X = _floats(X)
+    X = as_floats(X)
     coef = (np.asarray(projection).T @ columns).astype(X.dtype)
     return np.asarray(X @ coef, dtype=np.float64) + np.asarray(bias) @ columns
 
@@ -284,7 +285,3 @@ def _of_rank(factors: _Factors, k: int) -> _Factors:
 def _normalized(vectors: Floats) -> Floats:
     length = np.sqrt((vectors**2).sum(axis=1, keepdims=True))
     return vectors / np.where(length > 0, length, 1.0)
-
-
-def _floats(X: Any) -> Any:
-    return X.astype(np.float32 if X.dtype == np.float32 else np.float64, copy=False)

@@ -19,6 +19,8 @@ from sklearn.utils.extmath import row_norms, safe_sparse_dot
 
 from defer.estimators.base import BaseRouter
 from defer.estimators.outcomes_input import Outcomes
+from defer.estimators.routers.exemplar_search import unit_rows
+from defer.estimators.routers.query_rows import as_floats, check_numbers
 from defer.exceptions import RouterInputError
 
 __all__ = ["KNNRouter", "NeighborSearch", "check_neighbors"]
@@ -100,7 +102,7 @@ class KNNRouter(BaseRouter):
         check_neighbors("KNNRouter", self.n_neighbors, self.metric)
         if self.cost not in ("mean", "neighbors"):
             raise RouterInputError(f"KNNRouter: cost must be one of ('mean', 'neighbors'), got {self.cost!r}")
-        _check_numbers(X, "KNNRouter")
+        check_numbers(self, X)
         sample, quality, costs = outcomes.sample_weight, outcomes.quality, outcomes.cost
         chance = np.ones(len(quality)) if outcomes.propensity is None else outcomes.propensity
         if sample is not None and not sample.all():
@@ -127,7 +129,7 @@ class KNNRouter(BaseRouter):
         return quality, super()._predict_cost(X) if self.cost_ is None else cost
 
     def _predict_both(self, X: Any) -> tuple[Floats, Floats]:
-        _check_numbers(X, "KNNRouter")
+        check_numbers(self, X)
         m, n = len(self.arms_), X.shape[0]
         quality, cost = np.empty((n, m)), np.empty((n, m if self.cost_ is not None else 0))
         # What neighbours differ from the mean, so that a constant price is pooled without any rounding.
@@ -196,9 +198,9 @@ class NeighborSearch:
             # So many of the lightest queries make up the neighbourhood's weight; of any others it takes fewer.
             lightest = np.cumsum(np.sort(weight))
             reach = min(int(np.searchsorted(lightest, n_neighbors)) + 1, len(weight))
-        queries, centre = _floats(X), None
+        queries, centre = as_floats(X), None
         if metric == "cosine":
-            queries = _unit_rows(queries)
+            queries = unit_rows(queries)
         elif not issparse(queries):
             # Distances do not change, and small differences of large coordinates are not lost to rounding.
             centre = queries.mean(axis=0, dtype=np.float64).astype(queries.dtype)
@@ -220,7 +222,7 @@ class NeighborSearch:
             Which logged query each of `X` is; one row's weight of it is left out of its own neighbourhood.
         """
         n = X.shape[0]
-        X = _floats(X, dtype=self.queries.dtype)
+        X = as_floats(X, dtype=self.queries.dtype)
         reach = min(self.reach + (own is not None), self.queries.shape[0])
         # Per query live one row of distances, one of indices, and what is known of the neighbours.
         size = self.queries.shape[0]
@@ -234,7 +236,7 @@ class NeighborSearch:
         """Queries that are as near to every query as to any other: zero vectors under the cosine."""
         if self.metric != "cosine":
             return np.empty(0, dtype=np.intp)
-        return np.flatnonzero(row_norms(_floats(X, dtype=self.queries.dtype), squared=True) == 0)
+        return np.flatnonzero(row_norms(as_floats(X, dtype=self.queries.dtype), squared=True) == 0)
 
     def _neighborhood(self, X: Any, k: int, own: NDArray[np.intp] | None) -> csr_array:
         # Ranking needs no square root, no norm of the query, and no norm of unit vectors.
@@ -270,24 +272,6 @@ def check_neighbors(owner: str, n_neighbors: Any, metric: Any) -> None:
         raise RouterInputError(f"{owner}: n_neighbors must be an integer >= 1, got {n_neighbors!r}")
     if metric not in ("cosine", "euclidean"):
         raise RouterInputError(f"{owner}: metric must be one of ('cosine', 'euclidean'), got {metric!r}")
-
-
-def _check_numbers(X: Any, owner: str) -> None:
-    if not (issparse(X) or (isinstance(X, np.ndarray) and X.dtype.kind in "biuf")):
-        raise RouterInputError(
-            f"{owner} needs numbers: put a vectoriser before it, as in make_pipeline(TfidfVectorizer(), {owner}())"
-        )
-
-
-def _floats(X: Any, dtype: Any = None) -> Any:
-    wanted = dtype or (np.float32 if X.dtype == np.float32 else np.float64)
-    return X.astype(wanted, copy=False)
-
-
-def _unit_rows(X: Any) -> Any:
-    norms = row_norms(X)
-    scale = (1.0 / np.where(norms > 0, norms, 1.0)).astype(X.dtype)
-    return X.multiply(scale[:, None]).tocsr() if issparse(X) else X * scale[:, None]
 
 
 def _masked(table: Floats, weight: Floats) -> tuple[Floats, Floats]:

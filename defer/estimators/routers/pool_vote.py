@@ -76,6 +76,10 @@ class PoolVoteRouter(ArmAddition, ScoreRouter):
         Votes of every exemplar, with inverse propensities where outcomes were observed in part.
     pool_size_ : array of shape (m,)
         Weight of the exemplars in every pool.
+    chance_ : array of shape (N,)
+        Propensity of every exemplar; 1 where none was given.
+    sample_weight_ : array of shape (N,) or None
+        Weight of every exemplar.
     quality_scale_ : QualityScale
 
     Notes

@@ -8,11 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from defer.estimators.queries import is_numeric_input
 from defer.estimators.score_router import ScoreRouter
 from defer.exceptions import RouterInputError
 
-__all__ = ["PreferenceRouter", "arm_index", "check_numbers"]
+__all__ = ["PreferenceRouter", "arm_index"]
 
 Floats = NDArray[np.float64]
 
@@ -59,18 +58,3 @@ def arm_index(router: Any, name: Any) -> int:
     if name not in arms:
         raise RouterInputError(f"{type(router).__name__}: there is no arm {name!r}; the arms are {arms}")
     return int(arms.index(name))
-
-
-def check_numbers(owner: str, X: Any) -> None:
-    """Refuse queries that are text.
-
-    Raises
-    ------
-    RouterInputError
-        Says what to put before the router.
-    """
-    if not is_numeric_input(X):
-        raise RouterInputError(
-            f"{owner} needs numbers: put sentence embeddings or a vectoriser before it, as in "
-            f"make_pipeline(SentenceEmbedder(), {owner}())"
-        )

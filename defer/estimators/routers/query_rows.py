@@ -10,21 +10,39 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, issparse
 
+from defer.estimators.deferral.query_features import check_number_table
 from defer.estimators.outcomes_input import Outcomes
 from defer.exceptions import RouterInputError
 
-__all__ = ["check_numbers", "equal_rows", "weighted_rows"]
+__all__ = ["as_floats", "check_costs_given", "check_numbers", "equal_rows", "weighted_rows"]
 
 Ints = NDArray[np.intp]
 
 
 def check_numbers(router: Any, X: Any) -> None:
-    """Raise RouterInputError for queries that are no table of numbers."""
-    if not (issparse(X) or (isinstance(X, np.ndarray) and X.dtype.kind in "biuf")):
-        name = type(router).__name__
-        raise RouterInputError(
-            f"{name} needs numbers: put a vectoriser before it, as in make_pipeline(TfidfVectorizer(), {name}())"
-        )
+    """Raise RouterInputError for queries that are no table of numbers; the message names the router's class."""
+    check_number_table(X, owner=type(router).__name__)
+
+
+def check_costs_given(router: Any, outcomes: Outcomes, **needs: Any) -> None:
+    """Raise RouterInputError where a router is fitted without costs and a parameter has the value that needs them."""
+    for name, value in needs.items():
+        if outcomes.cost is None and getattr(router, name) == value:
+            raise RouterInputError(
+                f"{type(router).__name__}: {name}={value!r} predicts the cost of every query, and fit was given no costs: pass "
+                f"cost= to fit, or leave {name} at its default"
+            )
+
+
+def as_floats(X: Any, dtype: Any = None) -> Any:
+    """A table in float32 if it is, else in float64; or in the type that is given.
+
+    Examples
+    --------
+    >>> as_floats(np.array([[1]])).dtype, as_floats(np.ones((1, 1), dtype=np.float32)).dtype
+    (dtype('float64'), dtype('float32'))
+    """
+    return X.astype(dtype or (np.float32 if X.dtype == np.float32 else np.float64), copy=False)
 
 
 def weighted_rows(X: Any, outcomes: Outcomes) -> tuple[Any, Outcomes]:

@@ -88,6 +88,8 @@ def members_for(given: Any, blocks: tuple[str, ...], *, is_numeric: bool) -> lis
     """
     if given is None:
         return numeric_members() if is_numeric else text_members(blocks)
+    if not isinstance(given, (list, tuple)):
+        raise RouterInputError(f"StackedRouter: members must be None or a list of (name, router), got {given!r}")
     members = [member if isinstance(member, StackMember) else _member(member) for member in given]
     if not members:
         raise RouterInputError("StackedRouter: members is empty; give at least one (name, router)")

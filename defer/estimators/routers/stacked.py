@@ -15,9 +15,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from defer.estimators.base import BaseRouter, at_cost_weight
 from defer.estimators.deferral.panel_tables import group_codes
-from defer.estimators.feature_blocks import FeatureBlocks
+from defer.estimators.deferral.parameter_checks import check_flags
+from defer.estimators.feature_blocks import FeatureBlocks, check_transformers
 from defer.estimators.outcomes_input import Outcomes
-from defer.estimators.queries import is_numeric_input, n_queries, text_groups
+from defer.estimators.queries import check_texts, is_numeric_input, n_queries, text_groups
 from defer.estimators.routers.advantage import Advantage
 from defer.estimators.routers.blend import Blend
 from defer.estimators.routers.query_folds import held_out_parts, query_codes
@@ -67,6 +68,8 @@ class StackedRouter(BaseRouter):
         cost: what is measured then is the order in which queries are given to the better arms.
     is_zero_router_ : bool
         Whether it fell back.
+    features_ : FeatureBlocks
+        Fitted transformers that make the blocks of numbers.
     members_ : dict of str to fitted router
         Those with weight, fitted on all queries.
 
@@ -143,7 +146,8 @@ class StackedRouter(BaseRouter):
         Raises
         ------
         RouterInputError
-            As for `BaseRouter.fit`; also for members, tags or groups that do not fit, or an arm that is never observed in the
+            As for `BaseRouter.fit`; also for members, features, tags or groups that do not fit, queries that are no texts where
+            features are made of texts, or an arm that is never observed in the
             training part of a fold.
 
         Warns
@@ -151,6 +155,8 @@ class StackedRouter(BaseRouter):
         FallbackWarning
             If it falls back to the zero router.
         """
+        check_transformers(self.features, owner="StackedRouter")
+        check_flags("StackedRouter", fallback=self.fallback)
         self._groups = None if groups is None else group_codes(groups, n=n_queries(X))
         self._tags = None
         if tags is not None:
@@ -159,6 +165,12 @@ class StackedRouter(BaseRouter):
             return super().fit(X, y, cost=cost, propensity=propensity, sample_weight=sample_weight)
         finally:
             del self._groups, self._tags
+
+    def _check_queries(self, X: Any, *, reset: bool) -> Any:
+        # Before the base class, which would read a None among texts as a number.
+        for _, step in self.features or ():
+            check_texts(step, X, owner="StackedRouter")
+        return super()._check_queries(X, reset=reset)
 
     def _fit(self, X: Any, outcomes: Outcomes) -> None:
         if self.features is None and not is_numeric_input(X):

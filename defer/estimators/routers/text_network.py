@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from defer.estimators.embeddings import quiet_loading
+from defer.estimators.queries import read_texts
 from defer.exceptions import MissingExtraError, RouterInputError
 
 __all__ = [
@@ -62,24 +62,14 @@ def clean_texts(owner: str, X: Any) -> list[str]:
     Raises
     ------
     RouterInputError
-        If they are no texts; names the first that is none.
+        As for `read_texts`.
 
     Examples
     --------
     >>> clean_texts("Router", ["plain", "half of a pair: \\ud800"])
     ['plain', 'half of a pair: ?']
     """
-    column = X.to_numpy() if hasattr(X, "to_numpy") else X
-    if isinstance(X, str) or np.ndim(column[:1] if hasattr(column, "__getitem__") else 0) != 1:
-        raise RouterInputError(f"{owner} reads text itself: pass a list of texts, got {type(X).__name__}")
-    wrong = [(row, text) for row, text in enumerate(column) if not isinstance(text, str)]
-    if wrong:
-        row, text = wrong[0]
-        raise RouterInputError(
-            f"{owner} reads text itself: {len(wrong)} of {len(column)} queries are no str, the first in row {row} "
-            f"({text!r}); for numbers take a router such as MatrixFactorizationRouter"
-        )
-    return [str(text).encode("utf-8", "replace").decode("utf-8") for text in column]
+    return [text.encode("utf-8", "replace").decode("utf-8") for text in read_texts(X, owner=owner)]
 
 
 def checkpoint_hash(folder: str) -> str:
@@ -118,7 +108,7 @@ def load_checkpoint(owner: str, folder: str | None, kind: str) -> tuple[Any, Any
             "tokenizer, as save_pretrained writes it"
         )
     try:
-        with _silence():
+        with quiet_loading():
             model = getattr(transformers, kind).from_pretrained(folder, local_files_only=True).float()
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (
@@ -242,22 +232,3 @@ class Features:
 
 def _within(layers: Any) -> set[int]:
     return {id(parameter) for layer in layers for parameter in layer.parameters()}
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """No progress bar while a model is loaded: standard error belongs to the caller."""
-    bars: Any = importlib.import_module("transformers.utils.logging")
-    shown, level = bars.is_progress_bar_enabled(), bars.get_verbosity()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        bars.disable_progress_bar()
-        bars.set_verbosity_error()
-    try:
-        yield
-    finally:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            bars.set_verbosity(level)
-            if shown:
-                bars.enable_progress_bar()

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from numbers import Integral
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import issparse
 from sklearn.base import clone
 from sklearn.model_selection import GroupKFold, KFold, check_cv
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import has_fit_parameter
 
 from defer.estimators.deferral.answers import ExpertAnswers
-from defer.estimators.inner_model import last_step
+from defer.estimators.inner_model import check_keywords, last_step
 from defer.estimators.outcomes_input import Outcomes
+from defer.estimators.queries import n_queries
 from defer.exceptions import (
     DegenerateExpertWarning,
     MissingPropensityWarning,
@@ -24,7 +27,7 @@ from defer.exceptions import (
 )
 from defer.portfolios.arm_matrix import ArmMatrix
 
-__all__ = ["Rows", "check_part", "fit_part", "held_out_folds"]
+__all__ = ["Rows", "check_part", "fit_part", "handed_on", "held_out_folds"]
 
 Rows = NDArray[np.intp]
 """Indices of queries."""
@@ -73,6 +76,40 @@ def held_out_folds(cv: Any, n: int, groups: NDArray[Any] | None) -> list[tuple[R
     return list(splitter.split(np.zeros((n, 1)), None, groups))
 
 
+def handed_on(router: Any, X: Any, *, owner: str, **given: Any) -> dict[str, Any]:
+    """What a wrapper is given for the fit of its router beside outcomes, one entry per query, as `fit_part` takes it.
+
+    Parameters
+    ----------
+    router : router or pipeline
+    X : n queries
+    owner : str
+        The wrapper, for messages.
+    **given
+        ``tags``, ``latency`` and the like, by the router's own names; None = not given.
+
+    Raises
+    ------
+    RouterInputError
+        If the router's ``fit`` does not take one, or there are not n entries.
+
+    Examples
+    --------
+    >>> from defer.estimators import SoftLabelRouter
+    >>> handed_on(SoftLabelRouter(), [[0.0]], owner="TunedRouter", tags=None, latency=[[0.5, 2.0]])
+    {'latency': [[0.5, 2.0]]}
+    """
+    kept = {name: value for name, value in given.items() if value is not None}
+    check_keywords(last_step(router).fit, kept, owner=owner)
+    for name, value in kept.items():
+        single = isinstance(value, str) or not (hasattr(value, "__len__") or issparse(value))
+        if single or n_queries(value) != n_queries(X):
+            got = f"one {type(value).__name__}" if single else n_queries(value)
+            raise RouterInputError(f"{owner}: {name} must have one entry for each of {n_queries(X)} queries, got {got}")
+        kept[name] = value.tocsr() if issparse(value) else value
+    return kept
+
+
 def fit_part(
     router: Any,
     X: Any,
@@ -80,6 +117,7 @@ def fit_part(
     answers: ExpertAnswers | None,
     groups: NDArray[np.intp] | None,
     rows: Rows | None,
+    more: Mapping[str, Any] | None = None,
 ) -> Any:
     """A clone of a router, fitted on some of the queries.
 
@@ -95,6 +133,8 @@ def fit_part(
         Handed on where the router takes them.
     rows : int array or None
         Queries to fit on; None = all.
+    more : mapping, optional
+        What `handed_on` gives, of all queries.
 
     Examples
     --------
@@ -121,6 +161,8 @@ def fit_part(
         options["cost"] = ArmMatrix(part(outcomes.cost), arms=names)
     if groups is not None and has_fit_parameter(last_step(router), "groups"):
         options["groups"] = part(groups)
+    for name, value in (more or {}).items():
+        options[name] = value if rows is None else _safe_indexing(value, rows)
     queries = X if rows is None else _safe_indexing(X, rows)
     with warnings.catch_warnings():
         # The caller was told once.

@@ -12,7 +12,36 @@ from defer.estimators.outcomes_input import Outcomes
 from defer.exceptions import RouterInputError
 from defer.portfolios.limits import Budget, Capacity, Limit, QualityTarget, RiskLevel, Share
 
-__all__ = ["check_limit", "check_order", "check_rule"]
+__all__ = ["check_limit", "check_order", "check_router", "check_rule"]
+
+
+def check_router(router: Any, *, owner: str) -> None:
+    """Refuse what is no router.
+
+    Parameters
+    ----------
+    router : object
+    owner : str
+        The wrapper whose ``router`` it is, for messages.
+
+    Raises
+    ------
+    RouterInputError
+        Says what it is.
+
+    Examples
+    --------
+    >>> from defer.estimators import QualityRouter
+    >>> check_router(QualityRouter(), owner="TunedRouter")
+    """
+    if isinstance(router, type):
+        raise RouterInputError(
+            f"{owner}: router must be a router, got the class {router.__name__}; write {router.__name__}()"
+        )
+    if not hasattr(router, "predict_quality") or not hasattr(router, "cost_weight"):
+        raise RouterInputError(
+            f"{owner}: router must be a router, or a pipeline of defer.make_pipeline, got {router!r}"
+        )
 
 
 def check_rule(router: Any) -> None:

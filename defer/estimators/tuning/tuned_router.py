@@ -20,7 +20,7 @@ from defer.estimators.outcomes_input import Outcomes, read_weight
 from defer.estimators.quality import QualityRouter
 from defer.estimators.queries import n_queries, text_groups
 from defer.estimators.routing import Routing
-from defer.estimators.tuning.folds import Rows, check_part, fit_part, held_out_folds
+from defer.estimators.tuning.folds import Rows, check_part, fit_part, handed_on, held_out_folds
 from defer.estimators.tuning.operating_point import (
     HeldOut,
     OperatingPoint,
@@ -28,7 +28,7 @@ from defer.estimators.tuning.operating_point import (
     favour,
     find_operating_point,
 )
-from defer.estimators.tuning.tunable import check_limit, check_order, check_rule
+from defer.estimators.tuning.tunable import check_limit, check_order, check_router, check_rule
 from defer.exceptions import RouterInputError
 from defer.portfolios.assignment import Choice, choose, choose_at_price
 from defer.portfolios.limits import Limit, Share
@@ -103,7 +103,7 @@ class TunedRouter(BaseRouter):
     ([0, 1], 1.5)
     """
 
-    __metadata_request__fit = {"experts": True, "groups": True}  # noqa: RUF012
+    __metadata_request__fit = {"experts": True, "groups": True, "tags": True, "latency": True}  # noqa: RUF012
     __metadata_request__score = {"experts": True}  # noqa: RUF012
     __metadata_request__predict = {"experts": True, "routing": True}  # noqa: RUF012
 
@@ -122,8 +122,9 @@ class TunedRouter(BaseRouter):
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        inputs = get_tags(self._base()).input_tags
-        tags.input_tags.sparse, tags.input_tags.allow_nan = inputs.sparse, inputs.allow_nan
+        inner = get_tags(self._base())
+        tags.input_tags.sparse, tags.input_tags.allow_nan = inner.input_tags.sparse, inner.input_tags.allow_nan
+        tags.classifier_tags.poor_score = inner.classifier_tags.poor_score
         return tags
 
     @property
@@ -146,6 +147,8 @@ class TunedRouter(BaseRouter):
         propensity: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
         groups: ArrayLike | None = None,
+        tags: Any = None,
+        latency: ArrayLike | None = None,
     ) -> Self:
         """Find the operating point out of fold, and fit the router on everything.
 
@@ -161,6 +164,8 @@ class TunedRouter(BaseRouter):
             As for `BaseRouter.fit`, or for `BaseDeferral.fit` with `experts`.
         groups : array of shape (n,), optional
             Keeps rows of one group in one fold, here and, where the router cross-fits too, in its own folds.
+        tags, latency : optional
+            Of n queries, for a router whose ``fit`` takes them, such as `RewardDistilledRouter` and `SoftLabelRouter`.
 
         Returns
         -------
@@ -169,21 +174,18 @@ class TunedRouter(BaseRouter):
         Raises
         ------
         RouterInputError
-            Also if the limit cannot be tuned for, the router has a rule of its own for limits (as `SingleArm` has) or
-            predicts an order of queries alone, or an arm is never observed, or one class of `y` is all there is, in the
-            training part of a fold.
+            Also if the router does not take `tags` or `latency`, has a rule of its own for limits (as `SingleArm` has) or
+            predicts an order of queries alone, the limit cannot be tuned for, or an arm is never observed, or one class of `y`
+            is all there is, in the training part of a fold.
         InfeasibleLimitError
             If the limit cannot be met out of fold; says what the nearest feasible one is.
         """
-        if not hasattr(self._base(), "predict_quality") or not hasattr(self._base(), "cost_weight"):
-            raise RouterInputError(
-                f"TunedRouter: router must be a router, or a pipeline of defer.make_pipeline, got {self._base()!r}"
-            )
         check_cost_weight(self._base())
         check_rule(self._base())
         check_order(self._base(), self.limit)
         if hasattr(self, "operating_point_"):
             del self.operating_point_
+        self._more = handed_on(self._base(), X, owner="TunedRouter", tags=tags, latency=latency)
         self._groups = None if groups is None else group_codes(groups, n=n_queries(X))
         self._answers = None
         try:
@@ -196,7 +198,7 @@ class TunedRouter(BaseRouter):
             outcomes = expert_outcomes(self._answers, cost=cost, propensity=propensity, sample_weight=sample_weight)
             return self._fit_outcomes(X, outcomes)
         finally:
-            del self._groups, self._answers
+            del self._groups, self._answers, self._more
 
     def predict(self, X: Any, experts: Any = None, *, routing: Routing | None = None) -> NDArray[np.generic]:
         """Name of the arm of highest utility at the fitted price, or the system's answer; see `BaseDeferral.predict`.
@@ -303,7 +305,9 @@ class TunedRouter(BaseRouter):
             )
 
     def _base(self) -> Any:
-        return QualityRouter() if self.router is None else self.router
+        router = QualityRouter() if self.router is None else self.router
+        check_router(router, owner="TunedRouter")
+        return router
 
     def _fit(self, X: Any, outcomes: Outcomes) -> None:
         limit, names = self.limit, self.arms_.tolist()
@@ -342,7 +346,7 @@ class TunedRouter(BaseRouter):
         return choose_at_price(own, cost, price=point.price, fraction=point.fraction)
 
     def _fit_part(self, X: Any, outcomes: Outcomes, rows: Rows | None) -> Any:
-        return fit_part(self._base(), X, outcomes, self._answers, self._groups, rows)
+        return fit_part(self._base(), X, outcomes, self._answers, self._groups, rows, self._more)
 
     def _observed_chance(self, X: Any, outcomes: Outcomes, weight: Floats) -> Floats | None:
         """Probability with which outcomes were observed, as `doubly_robust` takes it."""

@@ -166,7 +166,7 @@ def test_edges() -> None:
     equal = BradleyTerryRouter().fit(X, np.full((3, 2), 0.7))
     assert (equal.predict_scores(X) == 0).all()
     assert equal.ratings_.tolist() == [1000.0, 1000.0]
-    with pytest.raises(RouterInputError, match="BradleyTerryRouter needs numbers: put sentence embeddings"):
+    with pytest.raises(RouterInputError, match="BradleyTerryRouter needs queries as a table of numbers, got list"):
         BradleyTerryRouter().fit(["a", "b", "c"], nothing)
     with pytest.raises(RouterInputError, match="there is no arm 9; the arms are"):
         router.predict_win(X, 0, 9)

@@ -91,7 +91,7 @@ def test_equal_queries_do_not_stand_on_both_sides_of_a_fold() -> None:
     assert CarrotRouter(n_neighbors=(1, 300), random_state=0).fit(X, quality.astype(float)).n_neighbors_ == (300, 300)
 
 
-@pytest.mark.parametrize("head", ["knn", "linear"])
+@pytest.mark.parametrize("head", ["neighbors", "linear"])
 def test_logarithms_of_costs_come_back_with_the_mean_that_was_logged(head: Any) -> None:
     X, quality, cost = draw(n=2000)
     cost[:100, 0] = np.nan
@@ -110,12 +110,12 @@ def test_logarithms_of_costs_come_back_with_the_mean_that_was_logged(head: Any) 
 
 def test_without_costs_there_is_no_model_of_them() -> None:
     X, quality, _ = draw()
-    router = CarrotRouter(random_state=0, log_cost=True).fit(X, quality)
+    router = CarrotRouter(random_state=0).fit(X, quality)
     assert router.cost_model_ is None
     assert (router.predict_cost(X) == 0.0).all()
 
 
-@pytest.mark.parametrize("head", ["knn", "linear"])
+@pytest.mark.parametrize("head", ["neighbors", "linear"])
 def test_it_comes_back_from_a_file(head: Any) -> None:
     X, quality, cost = draw()
     router = CarrotRouter(head, log_cost=True, random_state=0).fit(X, quality, cost=cost)
@@ -132,7 +132,7 @@ def test_two_equal_queries_and_more_neighbours_than_queries() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"head": "tree"}, "CarrotRouter: head must be one of 'knn', 'linear', got 'tree'"),
+        ({"head": "tree"}, "CarrotRouter: head must be one of 'neighbors', 'linear', got 'tree'"),
         ({"n_neighbors": 0}, "CarrotRouter: n_neighbors must be an integer >= 1, got 0"),
         ({"n_neighbors": "all"}, "n_neighbors must be an integer >= 1 or a sequence of them, got 'all'"),
         ({"n_neighbors": [4, -2]}, "CarrotRouter: n_neighbors must be an integer >= 1, got -2"),
@@ -153,3 +153,9 @@ def test_a_cost_of_zero_has_no_logarithm() -> None:
         RouterInputError, match=r"log_cost=True needs costs above 0; 2 are not, the first in row 4, arm 1"
     ):
         CarrotRouter(log_cost=True).fit(X, quality, cost=cost)
+
+
+def test_logarithms_need_costs() -> None:
+    X, quality, _ = draw()
+    with pytest.raises(RouterInputError, match=r"CarrotRouter: log_cost=True predicts the cost .*: pass cost= to fit"):
+        CarrotRouter(log_cost=True).fit(X, quality)

@@ -151,5 +151,5 @@ def test_outcomes_of_the_strong_arm_alone_do_not_teach() -> None:
     weight[24:] = 0.0
     weight[0] = 0.0
     assert CausalLMRouter(**(SMALL | {"epochs": 1})).fit(TEXTS, quality, sample_weight=weight).strong_ == 0
-    with pytest.raises(RouterInputError, match=r"reads text itself: pass a list of texts, got ndarray"):
+    with pytest.raises(RouterInputError, match="CausalLMRouter: X must be a list of texts, got ndarray"):
         CausalLMRouter().fit(np.ones((48, 2)), QUALITY)

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
+from scipy.sparse import csr_array
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from defer import OutcomeLog
-from defer.estimators import make_pipeline
+from defer.estimators import LearnedMapRouter, make_pipeline
 from defer.estimators.routers import clusters
 from defer.estimators.routers.cluster_means import ClusterMeans, seen_means
 from defer.estimators.routers.clusters import ClusterRouter, QueryClusters
@@ -240,5 +241,26 @@ def test_wrong_parameters_are_named(options: dict[str, Any], message: str) -> No
 
 
 def test_text_needs_a_vectoriser() -> None:
-    with pytest.raises(RouterInputError, match=r"ClusterRouter needs numbers: put a vectoriser before it"):
+    with pytest.raises(RouterInputError, match=r"ClusterRouter needs queries as a table of numbers, got list"):
         ClusterRouter().fit(["a", "b"], [[1.0, 0.0], [0.0, 1.0]])
+
+
+def test_the_cost_of_a_cluster_needs_costs() -> None:
+    X, quality, _ = draw()
+    with pytest.raises(
+        RouterInputError, match=r"ClusterRouter: cost='cluster' predicts .* no costs: pass cost= to fit"
+    ):
+        ClusterRouter(cost="cluster").fit(X, quality)
+    with pytest.raises(RouterInputError, match="LearnedMapRouter: cost='cluster' predicts the cost"):
+        LearnedMapRouter(cost="cluster").fit(X, quality)
+
+
+@pytest.mark.parametrize("form", [csr_array, np.float32])
+def test_the_cost_of_a_cluster_does_not_hang_on_the_form_of_queries(form: Any) -> None:
+    X, quality, cost = draw()
+    X = np.round(X, 1)
+    given = form(X) if form is csr_array else X.astype(form)
+    router = ClusterRouter(5, cost="cluster", random_state=0).fit(X, quality, cost=cost)
+    twin = ClusterRouter(5, cost="cluster", random_state=0).fit(given, quality, cost=cost)
+    for row in range(len(X)):
+        np.testing.assert_allclose(twin.predict_cost(given[[row]]), router.predict_cost(X[[row]]), rtol=1e-5)

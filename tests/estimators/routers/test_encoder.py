@@ -119,9 +119,9 @@ def test_one_arm_needs_no_network() -> None:
 @pytest.mark.parametrize(
     ("X", "message"),
     [
-        (np.ones((48, 2)), r"EncoderRouter reads text itself: pass a list of texts, got ndarray"),
-        ([*TEXTS[:-1], 7], r"EncoderRouter reads text itself: 1 of 48 queries are no str, the first in row 47 \(7\)"),
-        ("one text", "EncoderRouter reads text itself: pass a list of texts, got str"),
+        (np.ones((48, 2)), r"EncoderRouter: X must be a list of texts, got ndarray of shape \(48, 2\)"),
+        ([*TEXTS[:-1], 7], "EncoderRouter: X must be a list of texts, 1 of 48 are none, the first is 7 in row 47"),
+        ("one text", "EncoderRouter: X must be a list of texts, got one str"),
         ([], r"0 sample\(s\)"),
     ],
 )

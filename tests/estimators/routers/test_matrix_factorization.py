@@ -139,7 +139,9 @@ def test_edges() -> None:
     assert router.predict([X[0]]).tolist() == [0]
     assert np.isfinite(router.predict_quality(X)).all()
     assert (MatrixFactorizationRouter().fit(X, np.full((3, 2), 0.7)).predict_scores(X) == 0).all()
-    with pytest.raises(RouterInputError, match="MatrixFactorizationRouter needs numbers: put sentence embeddings"):
+    with pytest.raises(
+        RouterInputError, match="MatrixFactorizationRouter needs queries as a table of numbers, got list"
+    ):
         MatrixFactorizationRouter().fit(["a", "b", "c"], quality)
     with pytest.warns(ConvergenceWarning, match="stopped after 1 iterations with a derivative above tol=1e-05"):
         MatrixFactorizationRouter(max_iter=1).fit(*table())

@@ -138,10 +138,12 @@ def test_wrong_options_are_named(options: dict[str, object], message: str) -> No
 
 
 def test_text_is_sent_to_a_vectoriser() -> None:
-    with pytest.raises(RouterInputError, match="KNNRouter needs numbers: put a vectoriser before it"):
+    with pytest.raises(
+        RouterInputError, match="KNNRouter needs queries as a table of numbers, got list; put a transformer before it"
+    ):
         KNNRouter().fit(["a", "b"], [[1.0, 0.0], [0.0, 1.0]])
     router = KNNRouter().fit([[0.0], [1.0]], [[1.0, 0.0], [0.0, 1.0]])
-    with pytest.raises(RouterInputError, match="KNNRouter needs numbers"):
+    with pytest.raises(RouterInputError, match="KNNRouter needs queries as a table of numbers"):
         router.predict(["a"])
 
 

@@ -6,6 +6,7 @@ import warnings
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.sparse import csr_array
@@ -256,6 +257,26 @@ def test_queries_with_all_outcomes_missing_are_passed_over() -> None:
             {},
             "all members are fitted on tags, and no tags= are given",
         ),
+        ({"members": 3}, {}, r"StackedRouter: members must be None or a list of \(name, router\), got 3"),
+        (
+            {"features": 3},
+            {},
+            r"StackedRouter: features must be None or a list of at least one \(name, transformer\), got 3",
+        ),
+        ({"features": []}, {}, r"features must be None or a list of at least one .*, got \[\]"),
+        (
+            {"features": [("a", QualityRouter())]},
+            {},
+            r"features\[0\] must be \(name, transformer\) with a transformer that",
+        ),
+        ({"features": [CountVectorizer()]}, {}, r"features\[0\] must be \(name, transformer\)"),
+        ({"features": [("a", CountVectorizer)]}, {}, r"features\[0\] must be \(name, transformer\)"),
+        (
+            {"features": [("a", CountVectorizer()), ("a", CountVectorizer())]},
+            {},
+            "1 names of features stand twice, the first is 'a'",
+        ),
+        ({"fallback": "x"}, {}, "StackedRouter: fallback must be True or False, got 'x'"),
         ({"cv": 1}, {}, "StackedRouter: cv must be an integer >= 2"),
         ({}, {"tags": ["a"]}, "StackedRouter: "),
         ({}, {"groups": ["a"]}, "groups"),
@@ -294,3 +315,33 @@ def test_a_step_that_loses_rows_is_named() -> None:
 def test_an_unknown_kind_is_named(kind: Any) -> None:
     with pytest.raises(RouterInputError, match="router: kind must be 'ridge' or 'auto', got"):
         defer.router(kind)
+
+
+NO_TEXTS = [
+    (np.zeros((4, 2)), r"StackedRouter: X must be a list of texts, got ndarray of shape \(4, 2\)"),
+    (["a", None, "b", np.nan], "StackedRouter: X must be a list of texts, 2 of 4 are none, the first is None in row 1"),
+    ([None, "a", "b", "c"], "StackedRouter: X must be a list of texts, 1 of 4 are none, the first is None in row 0"),
+    (
+        pd.DataFrame({"prompt": list("abcd")}),
+        r"got a frame with the columns \['prompt'\]; .* such as frame\['prompt'\]",
+    ),
+]
+
+
+@pytest.mark.parametrize(("queries", "message"), NO_TEXTS)
+def test_the_blend_for_texts_names_what_is_no_text(queries: Any, message: str) -> None:
+    router = defer.router("auto", embeddings=False)
+    with pytest.raises(RouterInputError, match=message):
+        router.fit(queries, [[1.0, 0.0], [0.0, 1.0]] * 2)
+
+
+@pytest.mark.parametrize("fallback", [True, False])
+@pytest.mark.filterwarnings("ignore::defer.exceptions.FallbackWarning")
+def test_a_fitted_blend_for_texts_names_what_is_no_text(fallback: bool) -> None:
+    features = [("words", CountVectorizer()), ("characters", CountVectorizer(analyzer="char"))]
+    members = [("ridge", QualityRouter())]
+    router = StackedRouter(members, features=features, cv=2, fallback=fallback)
+    router.fit([f"text {number}" for number in range(12)], [[1.0, 0.0], [0.0, 1.0]] * 6)
+    for queries, message in NO_TEXTS:
+        with pytest.raises(RouterInputError, match=message):
+            router.predict(queries)

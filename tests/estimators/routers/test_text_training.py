@@ -92,7 +92,9 @@ def test_columns_of_frames_are_texts_too() -> None:
 
     for column in (["a", "b"], ("a", "b"), np.array(["a", "b"]), pd.Series(["a", "b"]), pl.Series(["a", "b"])):
         assert clean_texts("Router", column) == ["a", "b"]
-    with pytest.raises(RouterInputError, match="pass a list of texts, got DataFrame"):
+    with pytest.raises(
+        RouterInputError, match=r"Router: X must be a list of texts, got a frame .* such as frame\['a'\]"
+    ):
         clean_texts("Router", pd.DataFrame({"a": ["x"]}))
 
 
