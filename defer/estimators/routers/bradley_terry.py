@@ -65,7 +65,7 @@ class BradleyTerryRouter(PreferenceRouter):
     quality_scale_ : QualityScale
     queries_ : array or csr matrix of shape (N, d)
         Logged queries with battles, of length 1.
-    wins_ : array or csr matrix of shape (N, n_tiers_ ** 2)
+    wins_ : array or csr matrix of shape (N, T ** 2), T the number of tiers
         Weight of the battles of every such query that a tier won against another.
     twin_ : int array of shape (N,)
         Equal for equal logged queries.
