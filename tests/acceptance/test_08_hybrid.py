@@ -138,6 +138,21 @@ def test_both_ends_of_the_threshold():
     assert threshold_for_drop(score, small, large, drop=50.0) == -np.inf
 
 
+@pytest.mark.parametrize("names", [["small", "large"], ["large", "small"]])
+def test_the_router_sends_all_to_the_small_model_at_zero_and_all_to_the_large_one_above_one(names):
+    # The small model never suffices: its probability is 0, which reaches a threshold of 0 and no other.
+    X, answers = np.arange(4.0)[:, None], {"small": LARGE - 9.0, "large": LARGE}
+    answers = {name: answers[name] for name in names}
+    for threshold, arm in ((0.0, "small"), (1e-12, "large"), (1.0001, "large")):
+        router = HybridRouter("probabilistic", threshold=threshold).fit(X, answers)
+        assert router.predict(X).tolist() == [arm] * 4
+    # And always: a probability of 1 reaches 1.
+    answers["small"] = LARGE + 1.0
+    for threshold, arm in ((0.0, "small"), (1.0, "small"), (1.0001, "large")):
+        router = HybridRouter("probabilistic", strong="large", threshold=threshold).fit(X, answers)
+        assert router.predict(X).tolist() == [arm] * 4
+
+
 def test_thresholds_are_optimal_for_a_bound_on_the_risk_of_what_is_routed():
     # Six kinds of queries: mass, and probability that the small model suffices.  Of all sets of kinds, those of highest
     # probability route the most at their own risk P(gap < -t | routed to the small model).

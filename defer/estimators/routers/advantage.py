@@ -25,7 +25,8 @@ class Advantage:
     ----------
     value : float
     error : float
-        Standard error, from a bootstrap over groups of queries in which the zero router is made anew.
+        Standard error, from a bootstrap over groups of queries in which the zero router is made anew; inf where there is one
+        group alone.
 
     Examples
     --------
@@ -40,7 +41,7 @@ class Advantage:
 
     @property
     def is_shown(self) -> bool:
-        """Whether the value exceeds its standard error."""
+        """Whether the value exceeds its standard error: by chance in one log of six, where there is nothing to show."""
         return bool(self.value > self.error)
 
     @classmethod
@@ -58,7 +59,7 @@ class Advantage:
         Parameters
         ----------
         utility, predicted_cost : arrays of shape (n, m)
-            What the router goes by, out of fold.
+            What the router goes by: of queries whose outcomes had no part in it.
         quality, cost : arrays of shape (n, m)
             Realised, without NaN.
         weight : array of shape (n,)
@@ -84,8 +85,11 @@ class Advantage:
         draws = rng.multinomial(len(totals), np.full(len(totals), 1.0 / len(totals)), size=_DRAWS) @ totals
         areas = [_rough_area(draw, len(arms), quality.shape[1]) for draw in draws if draw[-1] > 0]
         # A single group says nothing of how the value would vary.
-        known = len(totals) > 1 and len(areas) > 1
-        return cls(value, float(np.std(areas, ddof=1)) * shrink if known else float("inf"))
+        if len(totals) < 2 or len(areas) < 2:
+            return cls(value, float("inf"))
+        # Draws from G groups vary around these groups, not around the law that they came from: by (G - 1) / G too little.
+        few = float(np.sqrt(len(totals) / (len(totals) - 1)))
+        return cls(value, float(np.std(areas, ddof=1)) * shrink * few)
 
 
 def _operating_points(utility: Floats, cost: Floats) -> list[NDArray[np.intp]]:

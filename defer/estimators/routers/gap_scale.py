@@ -78,7 +78,7 @@ class GapScale:
         """Quality of every arm at probabilities that broadcast to (n, m)."""
         return self.mean_quality + self.slope * (probability - self.mean_probability)
 
-    def crossing(self, allowed: float) -> Floats:
+    def crossing(self, allowed: Floats | float) -> Floats:
         """Probability at which each arm is worse than the strong one by what is allowed, shape (m,); NaN for that itself."""
         lead = self.mean_quality - self.mean_quality[self.strong] + allowed
         slope = np.where(self.slope > 0, self.slope, np.nan)

@@ -21,12 +21,13 @@ from defer.estimators.deferral.query_features import as_features
 from defer.estimators.deferral.score_learner import ScoreLearner, n_iterations, takes_sparse
 from defer.estimators.outcomes_input import Outcomes
 from defer.estimators.queries import n_queries
-from defer.estimators.routers.drop_threshold import ThresholdTable, check_drop, threshold_table
+from defer.estimators.routers.drop_threshold import ThresholdTable, check_drop
 from defer.estimators.routers.gap_scale import GapScale
-from defer.estimators.routers.query_folds import held_out_parts, query_codes
+from defer.estimators.routers.query_folds import held_out_parts, joined_groups, query_codes
 from defer.estimators.routers.sampled_answers import first_observed, holds_samples, mean_quality, read_samples
 from defer.estimators.routers.sufficiency import SufficiencyModel, cross_fitted_sufficiency, fit_sufficiency
-from defer.estimators.tuning.operating_point import HeldOut, doubly_robust, find_operating_point
+from defer.estimators.routers.threshold_rule import ThresholdRule, ThresholdSearch
+from defer.estimators.tuning.operating_point import doubly_robust
 from defer.exceptions import RouterInputError
 from defer.losses.quality_gap import best_margin, gap_probability, label_spread
 from defer.portfolios.limits import RiskLevel
@@ -37,8 +38,6 @@ Floats = NDArray[np.float64]
 Index = NDArray[np.intp]
 
 _LABELS = ("transformed", "probabilistic", "deterministic")
-# Thresholds that every probability reaches, and none.
-_ALWAYS, _NEVER = -1.0, 2.0
 
 
 class HybridRouter(BaseRouter):
@@ -65,12 +64,13 @@ class HybridRouter(BaseRouter):
         cent* below that of the strong arm.  The source asks for 1.  A `RiskLevel`, whose risk is in the unit of quality: the
         largest cost advantage at which the loss against every single arm is shown at its confidence, by `TunedRouter`'s test.
     cv : int, splitter or list of (train, test), default=5
-        Folds for the threshold and for what a probability is worth in quality.  A number holds equal queries, or those of one
-        group, out together.
+        Folds for the threshold and for what a probability is worth in quality.  A number holds equal queries, and those of one
+        group, out together; a splitter is given `groups`, joined where they share a query.
     C : float, default=1.0
         Inverse strength of the penalty of the linear model, as in `LogisticRegression`.
     cost_weight : float, default=0.0
-        Quality given up per US dollar: utility = quality - cost_weight * cost.  It comes on top of a threshold.
+        Quality given up per US dollar: utility = quality - cost_weight * cost.  It comes on top of `threshold`.  With a
+        `quality_drop` it decides between weak arms alone, and is part of the rule that is judged.
     max_iter : int, default=1000
     tol : float, default=1e-4
         Of the linear model.
@@ -93,11 +93,14 @@ class HybridRouter(BaseRouter):
     threshold_ : array of shape (m,)
         Probability from which on the arm is taken rather than the strong one, NaN for that itself.  Without `threshold` and
         `quality_drop` it is the probability at which both are predicted to be equally good, and may lie outside [0, 1].
+        With one of them a query at its threshold goes to the weak arm, where no `cost_weight` comes on top.
     threshold_table_ : ThresholdTable or None
-        Every threshold out of fold; of the probability where there are two arms, else of the predicted quality of the best
+        Every threshold out of fold; of the probability where there are two arms, else of the predicted utility of the best
         weak arm less that of the strong one.  None with one arm.
     arm_bonus_ : array of shape (m,)
-        Added to the utility of every arm, so that it exceeds that of the strong one from the threshold on.
+        Added to the utility of every arm, up to rounding, so that it exceeds that of the strong one from the threshold on.
+    fixed_cost_weight_ : float or None
+        Cost weight at which a `quality_drop` is kept, and at which alone the router decides; None without one, or without costs.
 
     Notes
     -----
@@ -140,6 +143,8 @@ class HybridRouter(BaseRouter):
     threshold_: Floats
     threshold_table_: ThresholdTable | None
     arm_bonus_: Floats
+    fixed_cost_weight_: float | None
+    _rule: ThresholdRule | None
 
     def __init__(
         self,
@@ -203,7 +208,7 @@ class HybridRouter(BaseRouter):
         cost, propensity, sample_weight : optional
             As for `BaseRouter.fit`.
         groups : array of shape (n,), optional
-            Queries of one group are held out together.
+            Queries of one group are held out together, and one observation of a `RiskLevel`.
 
         Returns
         -------
@@ -277,8 +282,10 @@ class HybridRouter(BaseRouter):
         means = column_means(quality, weight, len(self.arms_))
         self.strong_ = self.arms_.tolist()[self._strongest(means)]
         labels = self._labels(quality, mass)
-        codes = query_codes(X) if self._groups is None else self._groups
-        parts = held_out_parts(self.cv, codes, owner="HybridRouter", counted=mass > 0, groups=self._groups)
+        codes, counted = query_codes(X), mass > 0
+        groups = None if self._groups is None else joined_groups(codes, self._groups, counted=counted)
+        codes = codes if groups is None else groups
+        parts = held_out_parts(self.cv, codes, owner="HybridRouter", counted=counted, groups=groups)
         held_out = np.ones(quality.shape)
         held_out[:, self._weak] = cross_fitted_sufficiency(X, labels, mass, learner, parts)
         self.model_ = fit_sufficiency(X, labels, mass, learner)
@@ -319,47 +326,31 @@ class HybridRouter(BaseRouter):
         return table[:, self._weak]
 
     def _set_threshold(self, probability: Floats, outcomes: Outcomes, sample: Floats) -> None:
-        strong, weak = self._strong, self._weak
         self.threshold_, self.arm_bonus_ = self.gap_scale_.crossing(0.0), np.zeros(len(self.arms_))
-        self.threshold_table_ = None
-        if not len(weak):
+        self.threshold_table_ = self._rule = None
+        found = self.quality_drop is not None and self.has_cost_ and len(self.arms_) > 1
+        self.fixed_cost_weight_ = float(self.cost_weight) if found else None
+        if len(self.arms_) == 1:
             return
-        predicted = self.gap_scale_.quality(probability)
-        realised = doubly_robust(outcomes.quality, predicted, outcomes.propensity, sample)
-        best = weak[predicted[:, weak].argmax(axis=1)]
-        rows = np.arange(len(best))
-        score = probability[:, weak[0]] if len(weak) == 1 else predicted[rows, best] - predicted[:, strong]
-        self.threshold_table_ = threshold_table(score, realised[rows, best], realised[:, strong], weight=sample)
+        realised = doubly_robust(outcomes.quality, self.gap_scale_.quality(probability), outcomes.propensity, sample)
+        search = ThresholdSearch(
+            self.gap_scale_, probability, realised, sample, self.mean_cost_, float(self.cost_weight), self._groups
+        )
+        self.threshold_table_ = search.table
         if self.threshold is not None:
-            self._take_from(float(np.clip(self.threshold, _ALWAYS, _NEVER)))
+            self._rule = search.at(self.threshold)
         elif isinstance(self.quality_drop, RiskLevel):
-            self._take_from(self._kept_with_confidence(predicted, realised, sample, self.quality_drop))
+            self._rule = search.for_risk(self.quality_drop, self.arms_.tolist())
         elif self.quality_drop is not None:
-            point = self.threshold_table_.for_drop(self.quality_drop).threshold
-            if math.isinf(point):
-                self._take_from(_ALWAYS if point < 0 else _NEVER)
-            else:
-                # Half-way to the next score below, as good on these queries and less of an accident.
-                point = (point + score[(score < point) & (sample > 0)].max()) / 2.0
-                self._take_from(point if len(weak) == 1 else self.gap_scale_.crossing(-point))
-
-    def _kept_with_confidence(self, predicted: Floats, realised: Floats, sample: Floats, limit: RiskLevel) -> Floats:
-        """Thresholds at the highest price of a call of the strong arm whose loss is shown to be small enough."""
-        kept = sample > 0
-        calls = np.tile(np.arange(len(self.arms_)) == self._strong, (kept.sum(), 1)).astype(np.float64)
-        groups = None if self._groups is None else self._groups[kept]
-        share = sample[kept] / sample.sum()
-        held_out = HeldOut(predicted[kept], calls, realised[kept], calls, share, groups)
-        return self.gap_scale_.crossing(find_operating_point(held_out, limit, self.arms_.tolist())[0].price)
-
-    def _take_from(self, threshold: Floats | float) -> None:
-        """Have every weak arm taken where its probability reaches its threshold."""
-        weak, scale = self._weak, self.gap_scale_
-        self.threshold_[weak] = np.broadcast_to(threshold, self.threshold_.shape)[weak]
-        self.arm_bonus_[weak] = (scale.mean_quality[scale.strong] - scale.quality(threshold))[weak]
+            self._rule = search.for_drop(self.quality_drop)
+        if self._rule is not None:
+            self.threshold_ = self._rule.threshold
+            self.arm_bonus_ = self._rule.bonus(self.mean_cost_, float(self.cost_weight))
 
     def _predict_quality(self, X: Any) -> Floats:
-        return self.gap_scale_.quality(self._sufficient(X))
+        probability = self._sufficient(X)
+        quality = self.gap_scale_.quality(probability)
+        return quality if self._rule is None else self._rule.quality(quality, probability)
 
     def _sufficient(self, X: Any) -> Floats:
         table = np.ones((n_queries(X), len(self.arms_)))
@@ -367,8 +358,13 @@ class HybridRouter(BaseRouter):
         return table
 
     def _utility(self, quality: Floats, cost: Floats) -> Floats:
-        utility = super()._utility(quality, cost)
-        return utility + self.arm_bonus_ if self.arm_bonus_.any() else utility
+        utility, fixed = super()._utility(quality, cost), self.fixed_cost_weight_
+        if fixed is not None and float(self.cost_weight) != fixed:
+            raise RouterInputError(
+                f"HybridRouter: cost_weight was {fixed:g} in fit and is {float(self.cost_weight):g}; quality_drop is kept at the "
+                "first alone, and another cost_weight needs another fit"
+            )
+        return utility if self._rule is None else self._rule.utility(quality, cost, float(self.cost_weight))
 
     def _checked_learner(self, quality: Floats) -> ScoreLearner:
         owner = "HybridRouter"

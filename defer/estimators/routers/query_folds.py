@@ -5,17 +5,19 @@ A query that is logged k times then has the folds of one of weight k, and none i
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from numbers import Integral
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import issparse
+from scipy.sparse import csr_array, issparse
+from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import check_cv
 
 from defer.exceptions import RouterInputError
 
-__all__ = ["held_out_parts", "query_codes", "query_folds"]
+__all__ = ["held_out_parts", "joined_groups", "query_codes", "query_folds"]
 
 Index = NDArray[np.intp]
 
@@ -23,29 +25,66 @@ Index = NDArray[np.intp]
 _BLOCK = 4096
 
 
-def query_codes(X: Any) -> NDArray[np.uint64]:
-    """A number of every query, shape (n,), equal for equal queries, whether dense or sparse, in single or double precision.
+def query_codes(X: Any) -> Index:
+    """A number of every query, shape (n,), equal for equal queries and for no others, whether dense or sparse.
+
+    Queries are told apart by 64 bits of hash.
 
     Parameters
     ----------
     X : array or csr matrix of shape (n, d)
 
+    Returns
+    -------
+    int array of shape (n,)
+        From 0.  Where no two queries are the same in single precision alone, it is the same for `X` in single precision.
+
     Examples
     --------
-    >>> codes = query_codes(np.array([[0.5, 0.0], [0.1, 2.0], [0.5, 0.0]]))
-    >>> codes[0] == codes[2], codes[0] == codes[1]
-    (np.True_, np.False_)
+    >>> query_codes(np.array([[0.5, 0.0], [0.1, 2.0], [0.5, 0.0]])).tolist() in ([0, 1, 0], [1, 0, 1])
+    True
+    >>> len(set(query_codes(np.array([[1e9], [1e9 + 1.0]])).tolist()))  # one number in single precision
+    2
     """
-    factor = np.random.default_rng(0).integers(1, 2**63, size=X.shape[1], dtype=np.uint64) * np.uint64(2) + np.uint64(1)
-    codes = np.zeros(X.shape[0], dtype=np.uint64)
-    if issparse(X):
-        table = X.tocoo()
-        np.add.at(codes, table.row, _bits(table.data) * factor[table.col])
-        return codes
-    for low in range(0, len(codes), _BLOCK):
-        part = slice(low, low + _BLOCK)
-        codes[part] = (_bits(np.asarray(X[part])) * factor).sum(axis=1, dtype=np.uint64)
+    # Ordered by what is left of a query in single precision first: its rounding then changes no number.
+    hashes = [_hashes(X, np.float32)]
+    if np.dtype(X.dtype) != np.float32:
+        hashes.insert(0, _hashes(X, np.float64))
+    order = np.lexsort(hashes)
+    starts = np.zeros(len(order), dtype=bool)
+    for values in hashes:
+        ranked = values[order]
+        starts[1:] |= ranked[1:] != ranked[:-1]
+    codes = np.empty(len(order), dtype=np.intp)
+    codes[order] = np.cumsum(starts)
     return codes
+
+
+def joined_groups(codes: NDArray[Any], groups: Index, *, counted: NDArray[np.bool_] | None = None) -> Index:
+    """Groups joined by equal queries: the number of the first group of all that must be held out together, shape (n,).
+
+    Parameters
+    ----------
+    codes : array of shape (n,)
+        Equal for equal queries.
+    groups : int array of shape (n,), >= 0
+    counted : bool array of shape (n,), optional
+        Queries that join groups; the others keep theirs.
+
+    Examples
+    --------
+    >>> joined_groups(np.array([5, 5, 8, 9]), np.array([0, 1, 1, 2])).tolist()
+    [0, 0, 0, 2]
+    """
+    rows = np.arange(len(codes)) if counted is None else np.flatnonzero(counted)
+    place = np.unique(codes[rows], return_inverse=True)[1].ravel()
+    n_groups = int(groups.max(initial=-1)) + 1
+    size = n_groups + int(place.max(initial=-1)) + 1
+    links = csr_array((np.ones(len(rows)), (groups[rows], n_groups + place)), shape=(size, size))
+    part = connected_components(links, directed=False)[1][:n_groups]
+    first = np.full(int(part.max(initial=-1)) + 1, n_groups)
+    np.minimum.at(first, part, np.arange(n_groups))
+    return np.asarray(first[part[groups]], dtype=np.intp)
 
 
 def held_out_parts(
@@ -137,7 +176,31 @@ def query_folds(codes: NDArray[Any], n_folds: int, *, counted: NDArray[np.bool_]
     return folds
 
 
-def _bits(values: NDArray[Any]) -> NDArray[np.uint64]:
-    # Adding 0 turns -0.0 into 0.0, whose bits are 0: a cell that a sparse table leaves out.
-    single = np.ascontiguousarray(values, dtype=np.float32) + np.float32(0.0)
-    return single.view(np.uint32).astype(np.uint64)
+def _hashes(X: Any, precision: type[np.floating[Any]]) -> NDArray[np.uint64]:
+    """A hash of every query as it is in a precision, shape (n,)."""
+    factors = np.random.default_rng(0).integers(1, 2**63, size=(2, X.shape[1]), dtype=np.uint64)
+    factors = factors * np.uint64(2) + np.uint64(1)
+    hashes = np.zeros(X.shape[0], dtype=np.uint64)
+    if issparse(X):
+        table = X.tocoo()
+        for factor, words in zip(factors, _words(table.data, precision), strict=False):
+            np.add.at(hashes, table.row, words * factor[table.col])
+        return hashes
+    for low in range(0, len(hashes), _BLOCK):
+        part = slice(low, low + _BLOCK)
+        for factor, words in zip(factors, _words(np.asarray(X[part]), precision), strict=False):
+            hashes[part] += (words * factor).sum(axis=1, dtype=np.uint64)
+    return hashes
+
+
+def _words(values: NDArray[Any], precision: type[np.floating[Any]]) -> Iterator[NDArray[np.uint64]]:
+    """The bits of every value, in words of 32."""
+    with np.errstate(over="ignore"):
+        # Adding 0 turns -0.0 into 0.0, whose bits are 0: a cell that a sparse table leaves out.
+        table = np.ascontiguousarray(values, dtype=precision) + precision(0.0)
+    if precision is np.float32:
+        yield table.view(np.uint32).astype(np.uint64)
+        return
+    bits = table.view(np.uint64)
+    yield bits & np.uint64(2**32 - 1)
+    yield bits >> np.uint64(32)

@@ -21,7 +21,7 @@ from defer.estimators.outcomes_input import Outcomes
 from defer.estimators.queries import check_texts, is_numeric_input, n_queries, text_groups
 from defer.estimators.routers.advantage import Advantage
 from defer.estimators.routers.blend import Blend
-from defer.estimators.routers.query_folds import held_out_parts, query_codes
+from defer.estimators.routers.query_folds import held_out_parts, joined_groups, query_codes
 from defer.estimators.routers.stack_members import StackMember, members_for, with_tag_labels
 from defer.estimators.tuning.folds import fit_part
 from defer.estimators.tuning.operating_point import doubly_robust
@@ -37,9 +37,9 @@ class StackedRouter(BaseRouter):
     """Blend of several routers, learned by grouped cross-validation; the zero router where no blend is shown to beat it.
 
     Every member predicts the quality and the cost of queries that it was not fitted on; weights that are not negative are
-    fitted to these by least squares, which also calibrates the blend.  If the area of the blend's curve over the zero router,
-    out of fold, does not exceed its own standard error, predictions are the arms' means: then every limit is met by mixing
-    single arms at random, as the zero router does, and a `FallbackWarning` says so.
+    fitted to these by least squares, which also calibrates the blend.  If the area of the blend's curve over the zero router
+    does not exceed its own standard error, out of fold and by weights of the other folds, predictions are the arms' means: then
+    every limit is met by mixing single arms at random, as the zero router does, and a `FallbackWarning` says so.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ class StackedRouter(BaseRouter):
         Makes named blocks of numbers from queries, once for all members.  Transformers see all training queries, and no
         outcomes.  None: queries are numbers, which are divided by their standard deviations.
     cv : int, splitter or list of splits, default=5
-        Equal queries are held out together.
+        A number holds equal queries out together; a splitter is given `groups`, joined where they share a query.
     fallback : bool, default=True
         Whether the zero router is fallen back to.
     cost_weight : float, default=0.0
@@ -64,8 +64,9 @@ class StackedRouter(BaseRouter):
     cost_weights_ : dict of str to float
         Weight in the cost, of every member that predicts one; without any, cost is each arm's mean.
     advantage_ : Advantage
-        Area over the zero router out of fold, and its standard error.  Without costs an arm's mean quality stands in for its
-        cost: what is measured then is the order in which queries are given to the better arms.
+        Area over the zero router out of fold, and its standard error; infinite where nothing can be held out.  Without costs
+        an arm's mean quality stands in for its cost: what is measured then is the order in which queries are given to the better
+        arms.
     is_zero_router_ : bool
         Whether it fell back.
     features_ : FeatureBlocks
@@ -77,6 +78,9 @@ class StackedRouter(BaseRouter):
     -----
     Partly observed outcomes enter the weights as inverse propensities, and the comparison with the zero router doubly
     robustly.  The blend of one fit costs ``cv + 1`` fits of every member.
+
+    Each fold is compared with the zero router by weights fitted to the other folds, while the weights that are kept see all of
+    them.  One standard error is passed by chance in one log of six where queries tell nothing.
 
     Examples
     --------
@@ -135,7 +139,7 @@ class StackedRouter(BaseRouter):
         X, y, cost, propensity, sample_weight
             As for `BaseRouter.fit`.
         groups : array of shape (n,), optional
-            Queries of one group are held out together; equal queries always are.
+            Queries of one group are held out together, and so are groups that share a query: equal queries always are.
         tags : sequence of n sets of str, or array of shape (n,), optional
             What kind of query each is, such as its domain.  Known in training alone: nothing asks for them later.
 
@@ -184,19 +188,24 @@ class StackedRouter(BaseRouter):
             if not members:
                 raise RouterInputError("StackedRouter: all members are fitted on tags, and no tags= are given")
         tables = blocks.fit(X, outcomes.sample_weight)
-        codes = self._codes(X)
         counted = None if outcomes.sample_weight is None else outcomes.sample_weight > 0
-        parts = held_out_parts(self.cv, codes, owner="StackedRouter", counted=counted)
+        codes = self._codes(X, counted)
+        parts = held_out_parts(
+            self.cv, codes, owner="StackedRouter", counted=counted, groups=None if self._groups is None else codes
+        )
         quality, cost = self._out_of_fold(members, tables, outcomes, parts)
         blend = Blend.fit(quality, outcomes.quality, outcomes.weight)
         priced = [index for index, table in enumerate(cost) if table is not None]
-        cost_blend = None
-        if priced and outcomes.cost is not None:
+        costs = [table for table in cost if table is not None]
+        cost_blend, held_cost = None, None
+        if costs and outcomes.cost is not None:
             unit = np.where(self.mean_cost_ > 0, self.mean_cost_, 1.0)
-            cost_blend = Blend.fit(
-                [table for table in cost if table is not None], outcomes.cost, outcomes.weight, unit=unit
-            )
-        self.advantage_ = self._advantage(blend.apply(quality), cost, priced, cost_blend, outcomes, codes)
+            cost_blend = Blend.fit(costs, outcomes.cost, outcomes.weight, unit=unit)
+            held_cost = cost_blend.cross_fitted(costs, outcomes.cost, outcomes.weight, parts, unit=unit)
+        held_quality = blend.cross_fitted(quality, outcomes.quality, outcomes.weight, parts)
+        self.advantage_ = self._advantage(held_quality, held_cost, outcomes, codes)
+        if len(parts) == 1:
+            self.advantage_ = replace(self.advantage_, error=float("inf"))
         self.is_zero_router_ = bool(self.fallback and len(self.arms_) > 1 and not self.advantage_.is_shown)
         self.features_, self._blend, self._cost_blend = blocks, blend, cost_blend
         self.member_weights_ = {member.name: float(w) for member, w in zip(members, blend.between, strict=True)}
@@ -208,21 +217,24 @@ class StackedRouter(BaseRouter):
         self._quality_names = [member.name for member in members]
         self.members_ = self._fit_members(members, tables, outcomes, blend, cost_blend)
         if self.is_zero_router_:
+            found = self.advantage_
+            why = (
+                f"its area over the zero router out of fold is {found.value:.4f}, its standard error {found.error:.4f}"
+                if np.isfinite(found.error)
+                else "no query is held out, as all are equal, of one group, or in one part of cv"
+            )
             warnings.warn(
-                f"no blend of {len(members)} members is shown to beat mixing single arms: its area over the zero router out of fold is "
-                f"{self.advantage_.value:.4f}, its standard error {self.advantage_.error:.4f}; the arms' means are predicted instead",
+                f"no blend of {len(members)} members is shown to beat mixing single arms: {why}; the arms' means are predicted instead",
                 FallbackWarning,
                 stacklevel=4,
             )
 
-    def _codes(self, X: Any) -> NDArray[np.intp]:
+    def _codes(self, X: Any, counted: NDArray[np.bool_] | None) -> NDArray[np.intp]:
         """A number of every query, equal where queries are held out together."""
         codes = text_groups(X)
-        if codes is None and is_numeric_input(X):
-            codes = np.unique(query_codes(X), return_inverse=True)[1].ravel()
         if codes is None:
-            codes = np.arange(n_queries(X))
-        return codes if self._groups is None else self._groups
+            codes = query_codes(X) if is_numeric_input(X) else np.arange(n_queries(X))
+        return codes if self._groups is None else joined_groups(codes, self._groups, counted=counted)
 
     def _out_of_fold(
         self, members: list[StackMember], tables: dict[str, Any], outcomes: Outcomes, parts: Any
@@ -284,13 +296,7 @@ class StackedRouter(BaseRouter):
         }
 
     def _advantage(
-        self,
-        quality: Floats,
-        costs: list[Floats | None],
-        priced: list[int],
-        cost_blend: Blend | None,
-        outcomes: Outcomes,
-        codes: NDArray[np.intp],
+        self, quality: Floats, cost: Floats | None, outcomes: Outcomes, codes: NDArray[np.intp]
     ) -> Advantage:
         weight = np.ones(len(quality)) if outcomes.sample_weight is None else outcomes.sample_weight
         kept = weight > 0
@@ -299,9 +305,7 @@ class StackedRouter(BaseRouter):
             mean = (weight @ realised) / weight.sum()
             predicted = real = np.broadcast_to(mean - mean.min(), quality.shape)
         else:
-            predicted = np.broadcast_to(self.mean_cost_, quality.shape)
-            if cost_blend is not None:
-                predicted = np.maximum(cost_blend.apply([costs[index] for index in priced]), 0.0)
+            predicted = np.broadcast_to(self.mean_cost_, quality.shape) if cost is None else np.maximum(cost, 0.0)
             real = doubly_robust(outcomes.cost, predicted, outcomes.propensity, weight)
         utility = at_cost_weight(quality, predicted, 0.0)
         return Advantage.of(utility[kept], predicted[kept], realised[kept], real[kept], weight[kept], codes[kept])

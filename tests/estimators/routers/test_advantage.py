@@ -46,6 +46,18 @@ def test_the_error_is_that_of_fresh_logs() -> None:
     assert np.mean(errors) == pytest.approx(np.std(values, ddof=1), rel=0.25)
 
 
+@pytest.mark.parametrize("n_groups", [2, 3, 10])
+def test_the_error_of_few_groups_is_that_of_their_mean(n_groups: int) -> None:
+    # The first arm is always taken and the second, of the same cost, always right: the value is a plain mean.
+    means = np.random.default_rng(n_groups).random(n_groups)
+    quality = np.column_stack([np.repeat(means, 5), np.ones(5 * n_groups)])
+    utility, same = np.tile([1.0, 0.0], (5 * n_groups, 1)), np.ones((5 * n_groups, 2))
+    found = Advantage.of(utility, same, quality, same, np.ones(5 * n_groups), np.repeat(np.arange(n_groups), 5))
+    assert found.value == pytest.approx(means.mean() - 1.0)
+    # The deviation of 200 draws is known to about 5 %.
+    assert found.error == pytest.approx(means.std(ddof=1) / np.sqrt(n_groups), rel=0.15)
+
+
 def test_queries_of_one_group_are_one_observation() -> None:
     twice = np.tile(np.arange(N), 2)
     tables = [np.tile(table, (2, 1)) for table in (CHANCE, COST, QUALITY, COST)]

@@ -41,6 +41,15 @@ def test_a_member_that_is_half_the_truth_is_doubled() -> None:
     assert_allclose(Blend.fit([half], TRUTH, None).apply([half]), TRUTH, atol=0.01)
 
 
+@pytest.mark.parametrize("scale", [1e-60, 1e-15, 1e15, 1e60])
+def test_weights_do_not_depend_on_the_unit_of_the_outcomes(scale: float) -> None:
+    one, other = Blend.fit(MEMBERS, TRUTH, None), Blend.fit([scale * table for table in MEMBERS], scale * TRUTH, None)
+    assert_allclose(other.between, one.between, rtol=1e-9)
+    assert_allclose(other.level, one.level, rtol=1e-9)
+    means = np.tile(scale * TRUTH.mean(axis=0), (200, 1))
+    assert not Blend.fit([means * (1 + 1e-15)], scale * TRUTH, None).used.any()
+
+
 def test_members_that_say_the_arm_means_get_no_weight() -> None:
     means = np.tile(TRUTH.mean(axis=0), (200, 1))
     blend = Blend.fit([means * (1 + 1e-15)], TRUTH, None)
@@ -53,6 +62,30 @@ def test_blending_beats_every_member_on_fresh_outcomes() -> None:
     predicted = [fresh + RNG.normal(scale=s, size=fresh.shape) for s in (0.5, 1.0, 3.0)]
     error = ((Blend.fit(MEMBERS, TRUTH, None).apply(predicted) - fresh) ** 2).mean()
     assert error < min(((table - fresh) ** 2).mean() for table in predicted)
+
+
+@pytest.mark.parametrize("gaps", [False, True])
+def test_cross_fitted_predictions_are_those_of_the_other_folds_weights(gaps: bool) -> None:
+    observed, mass = TRUTH.copy(), RNG.uniform(0.5, 2.0, size=200)
+    if gaps:
+        observed[RNG.random(TRUTH.shape) < 0.6] = np.nan
+    folds = np.arange(200) % 4
+    parts = [(np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)) for fold in range(4)]
+    blend = Blend.fit(MEMBERS, observed, mass)
+    found = blend.cross_fitted(MEMBERS, observed, mass, parts)
+    for train, test in parts:
+        other = Blend.fit([table[train] for table in MEMBERS], observed[train], mass[train])
+        by_hand = Blend(blend.arm_mean, other.between, other.level).apply([table[test] for table in MEMBERS])
+        assert_allclose(found[test], by_hand, rtol=1e-12)
+    # Outcomes of a fold that change hands within it leave its predictions as they are, and move the weights of all.
+    test = parts[1][1]
+    turned = observed.copy()
+    turned[test] = observed[test[::-1]]
+    even = Blend.fit(MEMBERS, turned, None)
+    again = even.cross_fitted(MEMBERS, turned, None, parts)
+    plain = Blend.fit(MEMBERS, observed, None).cross_fitted(MEMBERS, observed, None, parts)
+    assert_allclose(again[test], plain[test], rtol=1e-12)
+    assert not np.allclose(even.between, Blend.fit(MEMBERS, observed, None).between)
 
 
 @settings(max_examples=30)
@@ -87,6 +120,19 @@ def test_bandit_logs_weigh_what_was_seen() -> None:
 def test_members_without_weight_need_not_predict() -> None:
     blend = Blend.fit([TRUTH, -TRUTH], TRUTH, None)
     assert_allclose(blend.apply([TRUTH, None]), blend.apply([TRUTH, -TRUTH]))
+
+
+def test_a_dear_arm_does_not_move_what_is_said_of_a_cheap_one() -> None:
+    rng = np.random.default_rng(3)
+    unit = np.array([1e-4, 1.0])
+    rise = rng.normal(size=(500, 2))
+    rise -= rise.mean(axis=0)
+    cost = unit * (5.0 + rise)
+    # One member sees the cheap arm well, the other the dear one: what they say of the mean over arms is about the dear one.
+    members = [unit * (5.0 + rise * [0.9, 0.0]), unit * (5.0 + rise * [0.0, 0.9])]
+    blend = Blend.fit(members, cost, None, unit=unit)
+    error = (blend.apply(members) - cost) / unit
+    assert_allclose(np.sqrt((error**2).mean(axis=0)), 0.0, atol=0.05)
 
 
 def test_errors_count_in_the_unit_of_their_arm() -> None:

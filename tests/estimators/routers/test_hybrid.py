@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import sparse
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import RandomForestClassifier
@@ -16,12 +18,16 @@ from sklearn.neighbors import KNeighborsClassifier
 from defer import Budget, Capacity, QualityTarget, RiskLevel, Share, evaluate
 from defer.estimators import SingleArm, TunedRouter, make_pipeline
 from defer.estimators.routers.drop_threshold import threshold_table
+from defer.estimators.routers.gap_scale import GapScale
 from defer.estimators.routers.hybrid import HybridRouter
 from defer.estimators.routers.query_folds import held_out_parts, query_codes, query_folds
+from defer.estimators.routers.threshold_rule import ThresholdRule, ThresholdSearch
+from defer.estimators.tuning.operating_point import bernstein_upper
 from defer.exceptions import InfeasibleLimitError, MissingPropensityWarning, RouterInputError
 from defer.losses.quality_gap import best_margin, gap_probability
 from defer.model_file import model_bytes, model_from_bytes
 from defer.portfolios.arm_matrix import ArmMatrix
+from defer.portfolios.assignment import best_arm
 from defer.portfolios.outcomes import OutcomeLog
 
 
@@ -198,6 +204,71 @@ def test_both_ends_of_the_threshold(threshold, arm):
     assert taken == {"large"} if arm == "large" else "large" not in taken
 
 
+@pytest.mark.parametrize("order", [["weak", "strong"], ["strong", "weak"]])
+@pytest.mark.parametrize("cost", [None, {"weak": 1.0, "strong": 1.0}, {"weak": 9.0, "strong": 1.0}])
+@pytest.mark.parametrize(
+    ("weak", "sufficient", "threshold", "taken"),
+    [
+        (0.9, 1.0, 1.0, True),
+        (0.9, 1.0, np.nextafter(1.0, 2.0), False),
+        (0.2, 0.0, 0.0, True),
+        (0.2, 0.0, np.nextafter(0.0, 1.0), False),
+    ],
+)
+def test_at_the_threshold_the_weak_arm_goes_first(order, cost, weak, sufficient, threshold, taken):
+    X = np.zeros((40, 1))
+    quality = np.column_stack([np.full(40, weak if arm == "weak" else 0.9) for arm in order])
+    price = None if cost is None else np.tile([cost[arm] for arm in order], (40, 1))
+    router = HybridRouter("deterministic", strong="strong", threshold=threshold)
+    router.fit(X, ArmMatrix(quality, order), cost=price)
+    assert (router.predict_sufficient(X)[:, order.index("weak")] == sufficient).all()
+    assert set(router.predict(X)) == {"weak" if taken else "strong"}
+    routed = router.route(X)
+    assert routed.label.tolist() == router.predict(X).tolist()
+    assert (routed.utility.argmax(axis=1) == routed.arm).all()
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.3, 0.7])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_at_the_threshold_any_weak_arm_goes_before_the_strong_one(threshold, place):
+    X, answers = sampled(200, samples=(1, 1))
+    weak = {"small": answers["small"], "medium": answers["small"] + 0.02 * X[:, 1:2]}
+    names = list(weak)
+    names.insert(place, "large")
+    router = HybridRouter("deterministic", threshold=threshold).fit(X, {n: {**answers, **weak}[n] for n in names})
+    sufficient = router.predict_sufficient(X)
+    reached = (np.delete(sufficient, place, axis=1) >= threshold).any(axis=1)
+    np.testing.assert_array_equal(router.predict(X) != "large", reached)
+    # Of weak arms that did not reach it none is taken.
+    arm = [names.index(name) for name in router.predict(X)]
+    assert (sufficient[np.arange(200), arm] >= threshold).all()
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    slope=st.sampled_from([1e-12, 1e-9, 1e-3, 0.4, 1e6]),
+    mean=st.floats(-1e3, 1e3),
+    centre=st.floats(0.0, 1.0),
+    threshold=st.floats(-1.0, 2.0),
+    strong=st.sampled_from([0, 1]),
+    steps=st.lists(st.integers(-3, 3), min_size=1, max_size=5),
+)
+def test_a_threshold_decides_exactly_however_little_a_probability_is_worth(
+    slope, mean, centre, threshold, strong, steps
+):
+    each = np.array([slope, slope])
+    each[strong] = 0.0
+    scale = GapScale(strong, np.array([mean, 0.3]), np.array([centre, centre]), each)
+    rule = ThresholdRule.at(scale, threshold)
+    near = threshold + np.array(steps) * np.spacing(threshold)
+    probability = np.column_stack([near, near])
+    quality = rule.quality(scale.quality(probability), probability)
+    np.testing.assert_allclose(quality, scale.quality(probability), rtol=1e-15, atol=1e-300)
+    utility = rule.utility(quality, np.zeros((len(near), 2)), 0.0)
+    np.testing.assert_array_equal(utility.argmax(axis=1) != strong, near >= threshold)
+    assert (utility[:, 0] != utility[:, 1]).all()
+
+
 @pytest.mark.parametrize("drop", [0.0, 1.0, 5.0, 50.0])
 def test_the_threshold_for_a_drop_is_the_smallest_that_keeps_it_out_of_fold(drop):
     X, answers = sampled()
@@ -261,6 +332,94 @@ def test_cost_weight_comes_on_top():
     dear = HybridRouter(threshold=0.7, cost_weight=0.1).fit(X, answers, cost=priced(400))
     assert ((dear.predict(X) == "small") >= (free.predict(X) == "small")).all()
     assert (dear.predict(X) == "small").sum() > (free.predict(X) == "small").sum()
+
+
+def easy_and_hard(n, seed=0):
+    """Two outcomes, of which the first is seldom right where x > 0; the second costs ten times as much."""
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(n, 3))
+    quality = np.column_stack([rng.random(n) < np.where(X[:, 0] > 0, 0.2, 0.85), rng.random(n) < 0.9]).astype(float)
+    return X, quality, np.tile([1.0, 10.0], (n, 1))
+
+
+@pytest.mark.parametrize("drop", [RiskLevel(risk=0.1, level=1 - 1e-5), 10.0], ids=["risk", "per cent"])
+@pytest.mark.parametrize("cost_weight", [0.02, 0.1, 10.0])
+def test_a_drop_is_kept_whatever_the_cost_weight(drop, cost_weight):
+    X, quality, cost = easy_and_hard(3000)
+    free = HybridRouter(quality_drop=drop).fit(X, quality, cost=cost)
+    dear = HybridRouter(quality_drop=drop, cost_weight=cost_weight).fit(X, quality, cost=cost)
+    fresh, outcomes, _ = easy_and_hard(40_000, seed=1)
+    # Of two arms there is one order of queries: the drop sets how many go to the weak one, and the cost weight nothing.
+    assert (dear.predict(fresh) == free.predict(fresh)).mean() > 0.99
+    weak = dear.predict(fresh) == 0
+    lost = outcomes[:, 1].mean() - np.where(weak, outcomes[:, 0], outcomes[:, 1]).mean()
+    # The drop per cent is one of training queries: beyond .03 its error on 3,000 is six standard errors.
+    assert lost <= (0.1 if isinstance(drop, RiskLevel) else 0.09 + 0.03)
+    assert weak.mean() > 0.3
+
+
+@pytest.mark.parametrize("cost_weight", [0.0, 0.3])
+@pytest.mark.parametrize("names", [["small", "medium", "large"], ["large", "medium", "small"]])
+@pytest.mark.parametrize("limit", [2.0, 60.0, RiskLevel(risk=0.06, level=0.9)], ids=["2%", "60%", "risk"])
+def test_what_is_judged_out_of_fold_is_what_decides(cost_weight, names, limit):
+    X, answers = sampled(900, samples=(1, 1))
+    answers["medium"] = answers["small"] + 0.1 * (X[:, 1:2] > 0) - 0.05
+    realised = np.column_stack([answers[name][:, 0] for name in names])
+    cost, strong = np.array([{"small": 0.1, "medium": 0.4, "large": 1.0}[name] for name in names]), names.index("large")
+    rng = np.random.default_rng(0)
+    probability = 1.0 / (1.0 + np.exp(2.0 * X[:, [0]] + 0.5 * rng.normal(size=(900, 3))))
+    probability[:, strong] = 1.0
+    scale = GapScale.fit(probability, realised, realised.mean(axis=0), np.ones(900), np.ones(900), strong=strong)
+    search = ThresholdSearch(scale, probability, realised, np.ones(900), cost, cost_weight, None)
+    rule = search.for_drop(limit) if isinstance(limit, float) else search.for_risk(limit, names)
+    quality = rule.quality(scale.quality(probability), probability)
+    taken = best_arm(rule.utility(quality, np.tile(cost, (900, 1)), cost_weight), np.tile(cost, (900, 1)))
+    # The rule by hand: of weak arms the one of highest utility, and it where its lead over the strong one is enough.
+    utility = scale.quality(probability) - cost_weight * cost
+    weak = np.delete(np.arange(3), strong)
+    best = weak[utility[:, weak].argmax(axis=1)]
+    lead = utility[np.arange(900), best] - utility[:, strong]
+    assert set(taken[taken != strong]) <= set(best)
+    np.testing.assert_array_equal(taken[taken != strong], best[taken != strong])
+    assert lead[taken != strong].min() > lead[taken == strong].max(initial=-np.inf)
+    loss = (realised[:, strong] - realised[np.arange(900), taken]).mean()
+    if isinstance(limit, RiskLevel):
+        gap = realised - realised[np.arange(900), taken][:, None]
+        assert bernstein_upper(gap, 2.0 * np.ptp(realised), 0.1).max() <= 0.06
+        assert 0.0 < (taken == strong).mean() < 1.0
+        return
+    point = search.table.for_drop(limit)
+    assert (taken != strong).mean() == pytest.approx(point.cost_advantage, abs=1e-12)
+    assert 100.0 * loss / abs(realised[:, strong].mean()) == pytest.approx(point.drop, abs=1e-9)
+    if limit == 60.0:
+        assert point.cost_advantage == 1.0
+    plain = quality - cost_weight * cost + rule.bonus(cost, cost_weight)
+    np.testing.assert_allclose(rule.utility(quality, np.tile(cost, (900, 1)), cost_weight), plain, atol=1e-12)
+
+
+@pytest.mark.parametrize("drop", [2.0, RiskLevel(risk=0.2)], ids=["per cent", "risk"])
+def test_a_cost_weight_that_is_set_after_the_fit_is_refused_where_a_drop_is_kept(drop):
+    X, quality, cost = easy_and_hard(600)
+    router = HybridRouter(quality_drop=drop, cost_weight=0.01).fit(X, quality, cost=cost)
+    assert router.fixed_cost_weight_ == 0.01
+    router.predict(X)
+    router.set_params(cost_weight=0.05)
+    for call in (router.predict, router.predict_utility, router.route, router.decision_function):
+        with pytest.raises(
+            RouterInputError,
+            match=r"HybridRouter: cost_weight was 0\.01 in fit and is 0\.05; quality_drop is kept at the first alone, and another",
+        ):
+            call(X)
+    # Thresholds have no say under a limit.
+    assert router.route(X, limit=Budget(mean_cost=4.0)).expected_cost <= 4.0 + 1e-9
+    assert router.fit(X, quality, cost=cost).fixed_cost_weight_ == 0.05
+    without = HybridRouter(quality_drop=drop).fit(X, quality).set_params(cost_weight=0.05)
+    assert without.fixed_cost_weight_ is None
+    assert set(without.predict(X)) == {0, 1}
+    assert HybridRouter(threshold=0.5).fit(X, quality, cost=cost).fixed_cost_weight_ is None
+    one, price = ArmMatrix(quality[:, :1], ["only"]), ArmMatrix(cost[:, :1], ["only"])
+    alone = HybridRouter(quality_drop=drop).fit(X, one, cost=price).set_params(cost_weight=0.05)
+    assert set(alone.predict(X)) == {"only"}
 
 
 # Several arms, and arms without anything to learn
@@ -449,6 +608,14 @@ def test_folds_may_be_given():
     np.testing.assert_array_equal(
         by_group.threshold_table_.threshold, HybridRouter(cv=parts).fit(X, answers).threshold_table_.threshold
     )
+
+
+def test_equal_queries_of_several_groups_are_held_out_together():
+    X, answers = sampled(100, samples=(1, 1))
+    X[50:] = X[:50]
+    apart = HybridRouter(cv=4).fit(X, answers, groups=np.arange(100))
+    together = HybridRouter(cv=4).fit(X, answers, groups=np.tile(np.arange(50), 2))
+    np.testing.assert_array_equal(apart.threshold_table_.threshold, together.threshold_table_.threshold)
 
 
 def test_texts_sparse_tables_and_searches():
