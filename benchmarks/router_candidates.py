@@ -10,7 +10,8 @@ import numpy as np
 from routing_sets import RoutingSet
 from sklearn.decomposition import PCA
 from sklearn.ensemble import HistGradientBoostingRegressor
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.preprocessing import OneHotEncoder
 
 import defer
 from defer import make_pipeline
@@ -41,7 +42,7 @@ __all__ = ["AUTO", "ZERO", "Candidate", "candidates", "why_skipped"]
 AUTO, ZERO = "defer.router('auto')", "RandomMixture, fitted"
 _MOST_GRADES = 12
 
-Features = Literal["words", "meaning", "text"]
+Features = Literal["words", "meaning", "text", "domain"]
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,9 @@ class Candidate:
     name : str
     make : callable
         Builds the router for a set.
-    features : {"words", "meaning", "text"}
-        TF-IDF of words and word pairs, sentence embeddings (on sets of numbers, the numbers), or the text itself.
+    features : {"words", "meaning", "text", "domain"}
+        TF-IDF of words and word pairs, sentence embeddings (on sets of numbers, the numbers), the text itself, or the name of
+        the domain and nothing else.
     needs_grades : bool
         Whether quality must have few grades.
     takes_tags : bool
@@ -83,6 +85,11 @@ def _logistic() -> QualityRouter:
 
 def _auto(part: RoutingSet) -> Any:
     return defer.router("auto") if part.is_text else StackedRouter()
+
+
+def _domain_means(part: RoutingSet) -> Any:
+    # Shrunken by three queries' worth: a domain of few queries says little.
+    return make_pipeline(OneHotEncoder(handle_unknown="ignore"), QualityRouter(Ridge(3.0), Ridge(3.0)))
 
 
 def _pools(both_right: str) -> Callable[[RoutingSet], Any]:
@@ -129,19 +136,20 @@ _ALL = (
     Candidate("DualContrastiveRouter, temperature 1", _as(DualContrastiveRouter, temperature=1.0)),
     Candidate("EncoderRouter", _as(EncoderRouter, random_state=0), "text", is_neural=True),
     Candidate("CausalLMRouter", _as(CausalLMRouter, random_state=0), "text", is_neural=True),
+    Candidate("means of a known domain", _domain_means, "domain"),
     Candidate("SingleArm, fitted", _as(SingleArm)),
     Candidate(ZERO, _as(RandomMixture)),
 )
 
 
 def candidates(part: RoutingSet, *, neural: bool = False) -> list[Candidate]:
-    """Those that make sense on a set: on numbers nothing that reads text, and tags only where there are domains."""
+    """Those that make sense on a set: on numbers nothing that reads text; tags and known domains only where there are any."""
     return [
         each
         for each in _ALL
-        if (part.log.domain is not None or not each.takes_tags)
+        if (part.log.domain is not None or not (each.takes_tags or each.features == "domain"))
         and (not each.is_neural or neural)
-        and (part.is_text or each.features == "meaning" or each.name.startswith(AUTO))
+        and (part.is_text or each.features in ("meaning", "domain") or each.name.startswith(AUTO))
     ]
 
 

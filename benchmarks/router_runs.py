@@ -27,6 +27,7 @@ from routing_sets import DATA, SETS, RoutingSet, first_rows
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 import defer
+from defer import OutcomeLog
 from defer.estimators.embeddings import SentenceEmbedder
 from defer.estimators.text_shape import TextShape
 from defer.portfolios.splitting import query_groups
@@ -162,9 +163,9 @@ def _run(candidate: Candidate, part: RoutingSet, fold: Fold, blocks: dict[str, A
     train, test = part.log.select(~held), part.log.select(held)
     nothing = np.empty((0, 0))
     try:
-        X_train, X_test = _features(candidate, part, fold, train.X, test.X, blocks)
+        X_train, X_test = _features(candidate, part, fold, train, test, blocks)
         router = candidate.make(part)
-        if part.is_text and not candidate.is_neural:
+        if part.is_text and not candidate.is_neural and candidate.features != "domain":
             router = cached(router, fold.name)
         given = {"tags": np.asarray(train.domain).astype(str)} if candidate.takes_tags else {}
         # Time of the processor, since two processes and whatever else share the machine.
@@ -192,9 +193,17 @@ def _run(candidate: Candidate, part: RoutingSet, fold: Fold, blocks: dict[str, A
 
 
 def _features(
-    candidate: Candidate, part: RoutingSet, fold: Fold, train: Any, test: Any, blocks: dict[str, Any]
+    candidate: Candidate,
+    part: RoutingSet,
+    fold: Fold,
+    train_log: OutcomeLog,
+    test_log: OutcomeLog,
+    blocks: dict[str, Any],
 ) -> tuple[Any, Any]:
     """Queries of both parts as the router takes them, made once for all routers of a fold."""
+    if candidate.features == "domain":
+        return tuple(np.asarray(log.domain).astype(str)[:, None] for log in (train_log, test_log))
+    train, test = train_log.X, test_log.X
     if not part.is_text or candidate.features == "text":
         if part.is_text or "numbers" in blocks:
             return (train, test) if part.is_text else blocks["numbers"]
@@ -217,7 +226,7 @@ def _words() -> TfidfVectorizer:
 def feature_seconds(part: RoutingSet, *, sample: int = 100) -> dict[str, float]:
     """Seconds a query to make the features of each kind anew, on a few queries at once."""
     if not part.is_text:
-        return {"words": 0.0, "meaning": 0.0, "text": 0.0}
+        return dict.fromkeys(("words", "meaning", "text", "domain"), 0.0)
     texts = list(part.log.X)
     some = texts[:sample]
     letters = TfidfVectorizer(sublinear_tf=True, analyzer="char_wb", ngram_range=(3, 5), max_features=200_000)
@@ -229,7 +238,7 @@ def feature_seconds(part: RoutingSet, *, sample: int = 100) -> dict[str, float]:
         start = process_time()
         step.transform(some)
         seconds[name] = (process_time() - start) / len(some)
-    return {"words": seconds["words"], "meaning": seconds["meaning"], "text": sum(seconds.values())}
+    return {"words": seconds["words"], "meaning": seconds["meaning"], "text": sum(seconds.values()), "domain": 0.0}
 
 
 def _size(router: Any) -> int:
