@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
-from sklearn.linear_model import Ridge
+from sklearn.linear_model import LogisticRegression, Ridge
 
 from defer.estimators.outcomes_input import Outcomes
 from defer.estimators.quality import QualityRouter
@@ -64,22 +64,39 @@ def text_members(blocks: Sequence[str], *, alpha: float = 30.0) -> list[StackMem
     ]
 
 
-def numeric_members() -> list[StackMember]:
-    """Members for a table of numbers, each in units of its standard deviation."""
+def numeric_members(*, has_two_grades: bool = False) -> list[StackMember]:
+    """Members for a table of numbers, each in units of its standard deviation.
+
+    Parameters
+    ----------
+    has_two_grades : bool, default=False
+        Whether outcomes are of two values, such as 0 and 1: then there is a logistic regression too, which bends where answers are nearly always
+        right or nearly always wrong.
+    """
 
     def ridge(alpha: float) -> Ridge:
         return Ridge(alpha=alpha, tol=1e-8)
 
+    logistic = LogisticRegression(tol=1e-6, max_iter=1000)
     return [
         StackMember("ridge", QualityRouter(ridge(10.0), ridge(10.0))),
         StackMember("strong ridge", QualityRouter(ridge(300.0))),
+        *([StackMember("logistic", QualityRouter(logistic))] if has_two_grades else []),
         StackMember("neighbors", KNNRouter(40, metric="euclidean", cost="neighbors")),
         StackMember("tags, ridge", QualityRouter(ridge(10.0), ridge(10.0)), labels="tags"),
     ]
 
 
-def members_for(given: Any, blocks: tuple[str, ...], *, is_numeric: bool) -> list[StackMember]:
+def members_for(given: Any, blocks: tuple[str, ...], *, is_numeric: bool, quality: Floats) -> list[StackMember]:
     """Checked members of a stack; the default ones where none are given.
+
+    Parameters
+    ----------
+    given : None, or list of StackMember or (name, router)
+    blocks : tuple of str
+    is_numeric : bool
+        Whether queries are a table of numbers.
+    quality : array of shape (n, m), NaN = not observed
 
     Raises
     ------
@@ -87,7 +104,9 @@ def members_for(given: Any, blocks: tuple[str, ...], *, is_numeric: bool) -> lis
         If a member is none, a name stands twice, or a block is not there.
     """
     if given is None:
-        return numeric_members() if is_numeric else text_members(blocks)
+        if not is_numeric:
+            return text_members(blocks)
+        return numeric_members(has_two_grades=len(np.unique(quality[np.isfinite(quality)])) <= 2)
     if not isinstance(given, (list, tuple)):
         raise RouterInputError(f"StackedRouter: members must be None or a list of (name, router), got {given!r}")
     members = [member if isinstance(member, StackMember) else _member(member) for member in given]

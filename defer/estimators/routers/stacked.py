@@ -45,7 +45,7 @@ class StackedRouter(BaseRouter):
     ----------
     members : list of StackMember or (name, router), optional
         Default for text: ridge on all blocks, ridge on words, nearest neighbours; and where tags are given the same on the
-        means of tags.  For numbers: two ridges and nearest neighbours.
+        means of tags.  For numbers: two ridges, nearest neighbours, and logistic regression where outcomes have two values.
     features : list of (name, transformer), optional
         Makes named blocks of numbers from queries, once for all members.  Transformers see all training queries, and no
         outcomes.  None: queries are numbers, which are divided by their standard deviations.
@@ -182,7 +182,7 @@ class StackedRouter(BaseRouter):
                 "StackedRouter needs numbers, or features= that make them: take defer.router('auto') for text"
             )
         blocks = FeatureBlocks(self.features)
-        members = members_for(self.members, blocks.names, is_numeric=self.features is None)
+        members = members_for(self.members, blocks.names, is_numeric=self.features is None, quality=outcomes.quality)
         if self._tags is None:
             members = [member for member in members if member.labels == "outcomes"]
             if not members:

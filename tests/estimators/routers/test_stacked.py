@@ -75,7 +75,7 @@ def test_noise_gives_way_to_the_zero_router_and_says_so(with_cost: bool) -> None
     quality = (rng.random((300, 2)) < [0.4, 0.7]).astype(float)
     cost = np.tile([1.0, 2.0], (300, 1)) if with_cost else None
     with pytest.warns(
-        FallbackWarning, match=r"no blend of 3 members is shown to beat .* zero router out of fold is -?0\.\d+"
+        FallbackWarning, match=r"no blend of 4 members is shown to beat .* zero router out of fold is -?0\.\d+"
     ):
         router = StackedRouter().fit(rng.normal(size=(300, 3)), quality, cost=cost)
     assert router.is_zero_router_
@@ -87,6 +87,19 @@ def test_noise_gives_way_to_the_zero_router_and_says_so(with_cost: bool) -> None
         assert routing.expected_quality == pytest.approx(quality.mean())
     kept = StackedRouter(fallback=False).fit(rng.normal(size=(300, 3)), quality, cost=cost)
     assert not kept.is_zero_router_
+
+
+@pytest.mark.parametrize(("grades", "has_logistic"), [((0.0, 1.0), True), ((2.0, 5.0), True), ((0.0, 0.5, 1.0), False)])
+def test_outcomes_of_two_values_bring_a_logistic_regression(grades: tuple[float, ...], has_logistic: bool) -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(300, 2))
+    rate = 1.0 / (1.0 + np.exp(-4.0 * X))
+    quality = np.array(grades)[(rng.random((300, 2)) < rate).astype(int) * (len(grades) - 1)]
+    quality[0, 0] = grades[len(grades) // 2]
+    router = StackedRouter().fit(X, quality)
+    assert ("logistic" in router.member_weights_) == has_logistic
+    if has_logistic:
+        assert router.member_weights_["logistic"] > 0.3
 
 
 def test_weights_are_not_judged_on_the_outcomes_that_they_were_fitted_to() -> None:
