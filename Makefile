@@ -29,6 +29,7 @@ docs: $(VENV)/.dev ## build the documentation, warnings as errors
 
 bench: .venv-bench/.ready $(VENV)/.dev ## benchmarks; those against peers that pin old versions have their own environment
 	.venv-bench/bin/python benchmarks/routers.py
+	.venv-bench/bin/python benchmarks/router_peers.py
 	.venv-bench/bin/python benchmarks/ope.py
 	.venv-bench/bin/python benchmarks/speed.py
 	$(BIN)/python benchmarks/losses.py
@@ -55,4 +56,5 @@ $(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
 .venv-bench/.ready: pyproject.toml benchmarks/requirements.txt
 	$(PYTHON) -m venv .venv-bench
 	.venv-bench/bin/python -m pip install -q -r benchmarks/requirements.txt -e .
+	.venv-bench/bin/python -m pip install -q --no-deps routellm==0.2.0 llmrouter-lib==0.4.0
 	touch $@

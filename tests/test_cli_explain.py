@@ -120,6 +120,25 @@ def test_wrong_numbers_are_one_line(query: str, message: str, numbers: Path, run
     assert message in one_error(run("explain", numbers / "policy", query))
 
 
+@pytest.mark.parametrize("query", ["x" * 100_000, "漢字 テスト", "a\x00b\x1b[31m", "\t\n."])
+def test_any_text_is_explained(query: str, texts: Path, run: Run) -> None:
+    result = run("explain", texts / "policy", "-", "--log", texts / "test.parquet", stdin=query)
+    assert result.exit_code == 0, result.output
+    assert "\x1b" not in result.stdout
+    assert "takes" in result.stdout.splitlines()[0]
+    assert max(map(len, result.stdout.splitlines())) < 200
+
+
+def test_a_query_far_from_the_log_is_told(numbers: Path, run: Run) -> None:
+    for number, is_far in ((1e6, True), (1e300, True), (0.5, False)):
+        query = json.dumps({"kind": 1, "size": number})
+        document = json.loads(
+            run("explain", numbers / "policy", query, "--json", "--log", numbers / "log.parquet").stdout
+        )
+        assert document["is_far"] == is_far
+        assert any("extrapolate" in note or "similar at all" in note for note in document["notes"]) == is_far
+
+
 def test_wrong_use_is_one_line(texts: Path, run: Run, full_log: OutcomeLog) -> None:
     policy = texts / "policy"
     assert one_error(run("explain", policy, " ")) == "the query is empty"

@@ -41,6 +41,8 @@ class BaseRouter(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):  # type: ig
         Whether costs were given to `fit`.
     weighting_ : {"none", "inverse propensity", "missing at random"}
         How partly observed outcomes were treated.
+    mean_cost_ : array of shape (m,)
+        Mean cost of every arm over the training queries on which it was observed, weighted; zeros without costs.
     """
 
     # Logged outcomes travel with the queries: a router asks for them without being told to.

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sklearn.exceptions import NotFittedError
+
 from defer.exceptions import RouterInputError
 
 __all__ = ["DELETED", "DialogueRouter", "RoutedTurn", "serialize_turn", "slot_f1", "update_state"]
@@ -132,7 +134,9 @@ class DialogueRouter:
     Raises
     ------
     RouterInputError
-        If an arm of the router has no expert.
+        If `router` is no router, `experts` is no mapping of callables, or an arm of the router has no expert.
+    NotFittedError
+        If the router is not fitted.
 
     Examples
     --------
@@ -149,6 +153,8 @@ class DialogueRouter:
     """
 
     def __init__(self, router: Any, experts: Mapping[Any, Expert] | None = None, *, deleted: Any = DELETED) -> None:
+        _check_router(router)
+        _check_experts(experts)
         lacking = [] if experts is None else [arm for arm in router.arms_.tolist() if arm not in experts]
         if lacking:
             raise RouterInputError(
@@ -159,7 +165,18 @@ class DialogueRouter:
         self.state: dict[str, Any] = {}
 
     def reset(self, state: State | None = None) -> None:
-        """Begin another dialogue, with an empty state or the one given."""
+        """Begin another dialogue, with an empty state or the one given.
+
+        Parameters
+        ----------
+        state : mapping from slot to value, optional
+
+        Raises
+        ------
+        RouterInputError
+            If it is no mapping.
+        """
+        _check_mapping(state, "state")
         self.state = dict(state or {})
 
     def take_turn(self, system: str, user: str, *, logged: Mapping[Any, State] | None = None) -> RoutedTurn:
@@ -180,8 +197,15 @@ class DialogueRouter:
         Raises
         ------
         RouterInputError
-            If there are neither experts nor logged answers, the chosen arm has none, or an answer is no mapping.
+            If a turn is no text, there are neither experts nor logged answers, the chosen arm has none, or an answer is no
+            mapping.  The state is then what it was.
         """
+        for name, given in (("system", system), ("user", user)):
+            if not isinstance(given, str):
+                raise RouterInputError(
+                    f"DialogueRouter: {name} must be what was said, a text, got {type(given).__name__}; '' where nothing was"
+                )
+        _check_mapping(logged, "logged")
         text = serialize_turn(self.state, system, user)
         arm = self.router.predict([text])[0]
         arm = arm.item() if hasattr(arm, "item") else arm
@@ -213,9 +237,14 @@ class DialogueRouter:
         Raises
         ------
         RouterInputError
-            As for `take_turn`, and if there are not as many logged answers, or states, as turns.
+            As for `take_turn`, and if there are not as many logged answers, or states, as turns, or a turn is no pair.
         """
+        _check_turns(turns)
         for name, given in (("logged", logged), ("states", states)):
+            if given is not None and (isinstance(given, (str, Mapping)) or not hasattr(given, "__len__")):
+                raise RouterInputError(
+                    f"DialogueRouter: {name} needs a list with one entry per turn, got one {type(given).__name__}"
+                )
             if given is not None and len(given) != len(turns):
                 raise RouterInputError(
                     f"DialogueRouter: {name} needs one entry per turn, got {len(given)} for {len(turns)} turns"
@@ -246,3 +275,56 @@ class DialogueRouter:
                 f"DialogueRouter: the answer of {arm!r} must be a mapping from slot to value, got {type(belief).__name__}"
             )
         return belief
+
+
+def _check_router(router: Any) -> None:
+    if isinstance(router, type):
+        raise RouterInputError(
+            f"DialogueRouter: router must be a fitted router, got the class {router.__name__}; fit {router.__name__}() first"
+        )
+    if not hasattr(router, "predict"):
+        raise RouterInputError(f"DialogueRouter: router must be a fitted router of texts, got {router!r}")
+    try:
+        is_fitted = hasattr(router, "arms_")
+    except NotFittedError:
+        is_fitted = False
+    if not is_fitted:
+        raise NotFittedError(
+            f"DialogueRouter: this {type(router).__name__} is not fitted; fit it on texts of serialize_turn"
+        )
+    width = getattr(router, "n_features_in_", None)
+    if width is not None:
+        raise RouterInputError(
+            f"DialogueRouter: router must be a fitted router of texts, and this {type(router).__name__} was fitted on rows of "
+            f"{width} numbers"
+        )
+
+
+def _check_experts(experts: Any) -> None:
+    _check_mapping(experts, "experts")
+    wrong = [arm for arm, expert in (experts or {}).items() if not callable(expert)]
+    if wrong:
+        raise RouterInputError(
+            f"DialogueRouter: experts must be callables, called as expert(text, state), {len(wrong)} of {len(experts)} are none, "
+            f"the first is that of {wrong[0]!r}, a {type(experts[wrong[0]]).__name__}"
+        )
+
+
+def _check_mapping(given: Any, name: str) -> None:
+    if given is not None and not isinstance(given, Mapping):
+        raise RouterInputError(f"DialogueRouter: {name} must be a mapping, got {type(given).__name__}")
+
+
+def _check_turns(turns: Any) -> None:
+    if isinstance(turns, (str, Mapping)) or not hasattr(turns, "__len__"):
+        raise RouterInputError(
+            f"DialogueRouter: turns must be a list of pairs (system, user), got one {type(turns).__name__}"
+        )
+    wrong = [
+        row for row, turn in enumerate(turns) if isinstance(turn, str) or not hasattr(turn, "__len__") or len(turn) != 2
+    ]
+    if wrong:
+        raise RouterInputError(
+            f"DialogueRouter: turns must be pairs (system, user), {len(wrong)} of {len(turns)} are none, the first is turn "
+            f"{wrong[0]}, a {type(turns[wrong[0]]).__name__}"
+        )

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.utils.validation import check_is_fitted
 
 from defer.estimators.explanation_text import as_document, as_text
 from defer.estimators.inner_model import last_step
-from defer.estimators.local_outcomes import LocalOutcomes, LoggedNeighbor, local_outcomes, similarities
+from defer.estimators.local_outcomes import Comparison, LocalOutcomes, LoggedNeighbor, local_outcomes
 from defer.estimators.pipeline import RouterPipeline, describe
 from defer.estimators.price_intervals import PriceInterval, price_intervals
-from defer.estimators.queries import n_queries
+from defer.estimators.single_query import batch_of_one, shown_query
+from defer.estimators.tuning.tunable import check_router
+from defer.estimators.tuning.wrapping_router import WrappingRouter
 from defer.exceptions import RouterInputError
 from defer.portfolios.limits import Limit
 from defer.portfolios.outcomes import OutcomeLog
@@ -30,6 +33,8 @@ Floats = NDArray[np.float64]
 
 # Utilities this close, relative to their size, differ by rounding.
 _ROUNDING = 1e-9
+
+_FEWEST_TO_BE_FAR = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +74,9 @@ class Explanation:
         By falling similarity.
     similarity : str
         What similarity means; empty without a log.
+    is_far : bool
+        Whether the query is less similar to every logged query than any of up to 100 of them is to its nearest other one,
+        which holds of a query like them with a probability of at most 1 / 101.  Not said of fewer than 20.
     notes : tuple of str
         What must be known to read the rest.
     limit : Limit or None
@@ -93,6 +101,7 @@ class Explanation:
     level: float = 0.9
     neighbors: tuple[LoggedNeighbor, ...] = ()
     similarity: str = ""
+    is_far: bool = False
     notes: tuple[str, ...] = ()
     limit: Limit | None = None
 
@@ -141,7 +150,7 @@ def explain(
     Parameters
     ----------
     router : fitted router, pipeline, tuned router or deferral estimator
-    query : str, array of shape (d,), or a batch of one
+    query : str, sequence or series of d numbers, row of a pandas frame, or a batch of one
     log : OutcomeLog, optional
         Logged queries of the kind of `query`, best held out from the fit: of queries that the router has seen, residuals
         are too small, and so are the intervals.
@@ -161,8 +170,11 @@ def explain(
     Raises
     ------
     RouterInputError
-        If there is not one query, an option is out of range, the log has no queries or none of the router's arms, or its
-        queries cannot be compared with this one.
+        If `router` is no router, there is not one query or not one that the router takes (a text in place of numbers, more or
+        fewer of them, or none), an option is out of range, or the log has no queries, none of the router's arms, or queries
+        that cannot be compared with this one.
+    NotFittedError
+        If the router is not fitted.
     InfeasibleLimitError
         If one query cannot meet the limit.
 
@@ -187,7 +199,9 @@ def explain(
     (1, 0.5, 0)
     """
     _check_options(n_neighbors, n_local, level)
-    X = _batch_of_one(query)
+    _check_router(router)
+    X = batch_of_one(router, query)
+    _check_log(log, X)
     routing = router.route(X, limit=limit, random_state=0)
     leaf = last_step(router)
     quality, cost, utility = (
@@ -205,7 +219,7 @@ def explain(
     features, decider = _features(router, X)
     evidence = _evidence(router, log, features, decider, (quality, cost), n_neighbors, n_local, level)
     explanation = Explanation(
-        query=_shown(query), router=describe(router), arms=tuple(router.arms_.tolist()), arm=arm, probability=probability,
+        query=shown_query(X), router=describe(router), arms=tuple(router.arms_.tolist()), arm=arm, probability=probability,
         fallbacks=tuple(int(other) for other in order if other != arm), quality=quality, cost=cost, utility=utility,
         quality_std=_own_std(decider, features), has_cost=bool(router.has_cost_), price=price, intervals=intervals,
         follows_price=_follows(arm, price, intervals), level=level, limit=limit, **evidence,
@@ -218,30 +232,33 @@ def _check_options(n_neighbors: Any, n_local: Any, level: Any) -> None:
     for name, value in (("n_neighbors", n_neighbors), ("n_local", n_local)):
         if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
             raise RouterInputError(f"explain: {name} must be an integer >= 1, got {value!r}")
-    if not 0.0 < level < 1.0:
+    if isinstance(level, bool) or not isinstance(level, Real) or not 0.0 < float(level) < 1.0:
         raise RouterInputError(f"explain: level must be in (0, 1), got {level!r}")
 
 
-def _batch_of_one(query: Any) -> Any:
-    if isinstance(query, str):
-        return [query]
-    if isinstance(query, (list, tuple, np.ndarray)) and np.ndim(query) == 1 and not isinstance(query[0], str):
-        return np.asarray(query).reshape(1, -1)
-    if np.ndim(query) == 0 and not hasattr(query, "shape"):
-        raise RouterInputError(f"explain: query must be a text, a row of numbers or a batch of one, got {query!r}")
-    if n_queries(query) != 1:
-        raise RouterInputError(f"explain: query must be one query, got a batch of {n_queries(query)}")
-    return query
+def _check_router(router: Any) -> None:
+    check_router(router, owner="explain")
+    if not hasattr(router, "route"):
+        raise RouterInputError(f"explain: router must be a router, got {router!r}")
+    check_is_fitted(router)
 
 
-def _shown(query: Any) -> Any:
-    if isinstance(query, str):
-        return query
-    if isinstance(query, (list, tuple)) and isinstance(query[0], str):
-        return query[0]
-    if isinstance(query, (list, tuple, np.ndarray)):
-        return tuple(np.asarray(query).ravel().tolist())
-    return type(query).__name__  # a frame or a sparse row
+def _check_log(log: Any, X: Any) -> None:
+    if log is None:
+        return
+    if not isinstance(log, OutcomeLog):
+        raise RouterInputError(f"explain: log= must be an OutcomeLog, got {type(log).__name__}")
+    if log.X is None:
+        raise RouterInputError("explain: log= has no queries, so none can be near to this one")
+    texts, text = (isinstance(queries, (list, tuple)) and isinstance(queries[0], str) for queries in (log.X, X))
+    if texts != text:
+        kinds = ["texts" if is_text else "rows of numbers" for is_text in (texts, text)]
+        raise RouterInputError(f"explain: log= has {kinds[0]} as queries, and the router takes {kinds[1]}")
+    widths = [queries.shape[1] for queries in (log.X, X) if len(getattr(queries, "shape", ())) == 2]
+    if len(set(widths)) > 1:
+        raise RouterInputError(
+            f"explain: log= has queries of {widths[0]} columns, and the router takes rows of {widths[1]}"
+        )
 
 
 def _offset(utility: Floats, quality: Floats, cost: Floats, price: float) -> Floats:
@@ -270,7 +287,7 @@ def _features(router: Any, X: Any) -> tuple[Any, Any]:
     while True:
         if isinstance(router, RouterPipeline):
             X, router = router._transform(X), router.steps[-1][1]
-        elif hasattr(router, "operating_point_") and hasattr(router, "router_"):
+        elif isinstance(router, WrappingRouter):
             router = router.router_
         else:
             return X, router
@@ -291,7 +308,8 @@ def _evidence(
         return {}
     tables = _tables(router, log)
     logged, _ = _features(router, log.X)
-    similar, name = similarities(logged, features, metric=getattr(decider, "metric", None))
+    compared = Comparison.of(logged, metric=getattr(decider, "metric", None))
+    similar, name = compared.similarities(features), compared.name
     order = np.argsort(-similar, kind="stable")
     quality, cost = tables
     local = {}
@@ -310,7 +328,8 @@ def _evidence(
         )
         for row in order[:n_neighbors]
     )  # fmt: skip
-    return {"neighbors": neighbors, "similarity": name, **local}
+    is_far = len(log) >= _FEWEST_TO_BE_FAR and similar[order[0]] < compared.least_nearest() * (1 - _ROUNDING)
+    return {"neighbors": neighbors, "similarity": name, "is_far": bool(is_far), **local}
 
 
 def _bound(found: LocalOutcomes, table: Floats, *, is_cost: bool) -> None:
@@ -324,8 +343,6 @@ def _bound(found: LocalOutcomes, table: Floats, *, is_cost: bool) -> None:
 
 def _tables(router: Any, log: OutcomeLog) -> tuple[Floats, Floats]:
     """Quality and cost of the log in the order of the router's arms; NaN where the log does not have an arm."""
-    if log.X is None:
-        raise RouterInputError("explain: log= has no queries, so none can be near to this one")
     names = [str(arm) for arm in router.arms_.tolist()]
     place = [log.arms.index(name) if name in log.arms else -1 for name in names]
     if max(place) < 0:
@@ -372,4 +389,8 @@ def _notes(explanation: Explanation, leaf: Any, log: OutcomeLog | None) -> tuple
         found.append(f"the log has no outcome of {len(missing)} of {m} arms, the first is {missing[0]!r}")
     if explanation.neighbors and math.isclose(explanation.neighbors[0].similarity, 0.0, abs_tol=1e-12):
         found.append("no logged query is similar at all: the local mean is that of arbitrary queries")
+    elif explanation.is_far:
+        found.append(
+            "the query is farther from the log than the logged queries are from each other: predictions extrapolate"
+        )
     return tuple(found)

@@ -51,7 +51,7 @@ def as_document(found: Explanation) -> dict[str, Any]:
         "flip_below": None if below is None else {"price": below.high, "arm": arms[below.arm]},
         "flip_above": None if above is None else {"price": above.low, "arm": arms[above.arm]},
         "intervals": [{"low": part.low, "high": part.high, "arm": arms[part.arm]} for part in found.intervals],
-        "level": found.level, "similarity": found.similarity or None,
+        "level": found.level, "similarity": found.similarity or None, "is_far": found.is_far,
         "neighbors": [
             {
                 "row": near.row, "similarity": near.similarity, "query": near.query, "query_id": near.query_id,

@@ -15,13 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import issparse
 from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.utils.extmath import row_norms, safe_sparse_dot
+from sklearn.preprocessing import normalize
+from sklearn.utils.extmath import safe_sparse_dot
 
 from defer.exceptions import RouterInputError
 
-__all__ = ["LocalOutcomes", "LoggedNeighbor", "local_outcomes", "similarities"]
+__all__ = ["Comparison", "LocalOutcomes", "LoggedNeighbor", "local_outcomes", "similarities"]
 
 Floats = NDArray[np.float64]
+
+_TOKENS = r"(?u)\b\w+\b|[^\w\s]"
+_MOST_LONELY = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +80,86 @@ class LocalOutcomes:
     high: Floats
 
 
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """How queries are compared: vectors of unit length by their product, others by their distance.
+
+    Attributes
+    ----------
+    table : array or sparse matrix of shape (n, d)
+        The logged queries, scaled.
+    unit : array of shape (d,)
+        By which distances are divided.
+    vectoriser : TfidfVectorizer or None
+        Of texts.
+    by_distance : bool
+    name : str
+        What similarity means.
+    """
+
+    table: Any
+    unit: Floats
+    vectoriser: TfidfVectorizer | None
+    by_distance: bool
+    name: str
+
+    @classmethod
+    def of(cls, queries: Any, *, metric: str | None) -> Comparison:
+        """Of n logged queries; parameters as for `similarities`."""
+        vectoriser, name = None, ""
+        if _is_text(queries):
+            vectoriser, metric, name = TfidfVectorizer(token_pattern=_TOKENS, sublinear_tf=True), "cosine", " of TF-IDF"
+            try:
+                table = vectoriser.fit_transform(queries)
+            except ValueError:  # nothing but blanks in the whole log
+                vectoriser, table = None, np.zeros((len(queries), 1))
+        else:
+            table = _numbers(queries)
+        if metric == "cosine" or (metric is None and issparse(table)):
+            return cls(_of_unit_length(table), np.ones(1), vectoriser, False, f"cosine{name}")
+        table = table.toarray() if issparse(table) else table
+        unit = np.ones(table.shape[1])
+        if metric is None:
+            spread = np.nanstd(table, axis=0)
+            unit = np.where(spread > 0, spread, 1.0)
+        return cls(table / unit, unit, None, True, "distance" if metric else "distance in units of the spread")
+
+    def similarities(self, query: Any) -> Floats:
+        """Similarity of one query to every logged query, shape (n,)."""
+        if self.by_distance:
+            here = _numbers(query)
+            here = (here.toarray() if issparse(here) else here) / self.unit
+            with np.errstate(over="ignore"):  # infinitely far is far
+                # A gap is no distance from anything.
+                away = np.sqrt((np.nan_to_num(self.table - here) ** 2).sum(axis=1))
+            return 1.0 / (1.0 + away)
+        if self.name.endswith("TF-IDF"):
+            here = np.zeros((1, self.table.shape[1])) if self.vectoriser is None else self.vectoriser.transform(query)
+        else:
+            here = _numbers(query)
+        return self._products(_of_unit_length(here))[:, 0]
+
+    def least_nearest(self) -> float:
+        """Similarity to its nearest other query of that logged query which is the loneliest, of up to 100 of them.
+
+        A query like the logged ones is as lonely with a probability of at most 1 / 101.
+        """
+        n = self.table.shape[0]
+        rows = np.unique(np.linspace(0, n - 1, min(n, _MOST_LONELY)).astype(np.intp))
+        if self.by_distance:
+            table = np.nan_to_num(self.table)
+            square = (table**2).sum(axis=1)
+            away = square[:, None] + square[rows] - 2.0 * table @ table[rows].T
+            similar = 1.0 / (1.0 + np.sqrt(np.maximum(away, 0.0)))
+        else:
+            similar = self._products(self.table[rows])
+        similar[rows, np.arange(len(rows))] = -np.inf
+        return float(similar.max(axis=0).min())
+
+    def _products(self, others: Any) -> Floats:
+        return np.asarray(safe_sparse_dot(self.table, others.T, dense_output=True), dtype=np.float64)
+
+
 def similarities(queries: Any, query: Any, *, metric: str | None) -> tuple[Floats, str]:
     """Similarity of one query to every logged query, and its name.
 
@@ -105,29 +189,17 @@ def similarities(queries: Any, query: Any, *, metric: str | None) -> tuple[Float
     >>> similarities(np.array([[1.0, 0.0], [3.0, 4.0]]), np.array([[2.0, 0.0]]), metric="cosine")
     (array([1. , 0.6]), 'cosine')
     """
-    name = ""
-    if _is_text(queries):
-        vectoriser = TfidfVectorizer(token_pattern=r"(?u)\b\w+\b|[^\w\s]", sublinear_tf=True)
-        try:
-            queries = vectoriser.fit_transform(queries)
-        except ValueError:  # nothing but blanks in the whole log
-            return np.zeros(len(queries)), "cosine of TF-IDF"
-        query = vectoriser.transform(query)
-        metric, name = "cosine", " of TF-IDF"
-    else:
-        queries, query = _numbers(queries), _numbers(query)
-    if metric == "cosine" or (metric is None and issparse(queries)):
-        length = row_norms(queries) * row_norms(query)[0]
-        dot = np.asarray(safe_sparse_dot(queries, query.T, dense_output=True), dtype=np.float64).ravel()
-        return np.divide(dot, length, out=np.zeros(len(dot)), where=length > 0), f"cosine{name}"
-    queries, query = (table.toarray() if issparse(table) else table for table in (queries, query))
-    unit = np.ones(queries.shape[1])
-    if metric is None:
-        spread = np.nanstd(queries, axis=0)
-        unit = np.where(spread > 0, spread, 1.0)
-    # A gap is no distance from anything.
-    away = np.sqrt((np.nan_to_num((queries - query) / unit) ** 2).sum(axis=1))
-    return 1.0 / (1.0 + away), "distance" if metric else "distance in units of the spread"
+    compared = Comparison.of(queries, metric=metric)
+    return compared.similarities(query), compared.name
+
+
+def _of_unit_length(table: Any) -> Any:
+    """Rows of length 1; rows of zeros stay."""
+    if issparse(table):
+        return normalize(table)
+    largest = np.abs(table).max(axis=1, keepdims=True)
+    # Squares of large numbers would overflow.
+    return normalize(np.divide(table, largest, out=np.zeros(table.shape), where=largest > 0))
 
 
 def _is_text(queries: Any) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import narwhals as nw
@@ -13,7 +13,10 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 
 from defer.exceptions import RouterInputError
 
-__all__ = ["Outcomes", "names_arms", "read_outcomes", "read_table", "read_weight"]
+__all__ = ["LARGEST_OUTCOME", "Outcomes", "names_arms", "read_outcomes", "read_table", "read_weight"]
+
+# Sums of squares of outcomes up to it, and products of three of them, are finite in double precision.
+LARGEST_OUTCOME = 1e100
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,19 @@ class Outcomes:
     sample_weight: NDArray[np.float64] | None
     propensity: NDArray[np.float64] | None = None
     cell_propensity: NDArray[np.float64] | None = None
+
+    def of_rows(self, rows: NDArray[np.intp]) -> Outcomes:
+        """The outcomes of some of the queries.
+
+        Examples
+        --------
+        >>> read_outcomes(["b", "a"], n=2).of_rows(np.array([1])).quality
+        array([[1., 0.]])
+        """
+        tables = ("quality", "cost", "weight", "sample_weight", "propensity", "cell_propensity")
+        given: dict[str, Any] = {name: getattr(self, name) for name in tables}
+        kept: dict[str, Any] = {name: None if table is None else table[rows] for name, table in given.items()}
+        return replace(self, **kept)
 
 
 def read_outcomes(
@@ -99,8 +115,8 @@ def read_table(values: ArrayLike, *, name: str) -> tuple[NDArray[np.generic] | N
     Raises
     ------
     RouterInputError
-        If it does not have two dimensions, a column is not numeric, two columns have the same name, or it holds infinite
-        values.
+        If it does not have two dimensions, a column is not numeric, two columns have the same name, or it holds values that
+        are infinite or beyond 1e100.
     """
     _check_distinct_columns(values, name)
     frame = nw.from_native(values, eager_only=True, pass_through=True)
@@ -119,13 +135,7 @@ def read_table(values: ArrayLike, *, name: str) -> tuple[NDArray[np.generic] | N
             raise RouterInputError(
                 f"{name} must be a table of shape (n, m), one column per arm, got shape {table.shape}"
             )
-    wrong = np.argwhere(np.isinf(table))
-    if len(wrong):
-        row, column = wrong[0]
-        label = int(column) if arms is None else arms[column].item()
-        raise RouterInputError(
-            f"{name}: {len(wrong)} values are infinite, the first in row {row}, arm {label!r}; NaN means not observed"
-        )
+    _check_size(table, arms, name)
     return arms, table
 
 
@@ -149,6 +159,21 @@ def read_weight(sample_weight: ArrayLike | None, *, n: int) -> NDArray[np.float6
     if not weight.any():
         raise RouterInputError("sample_weight is zero in every row")
     return weight
+
+
+def _check_size(table: NDArray[np.float64], arms: NDArray[np.generic] | None, name: str) -> None:
+    for wrong, what, advice in (
+        (np.isinf(table), "infinite", "NaN means not observed"),
+        (np.abs(table) > LARGEST_OUTCOME, f"beyond {LARGEST_OUTCOME:g}", "divide the whole table by one number"),
+    ):
+        places = np.argwhere(wrong)
+        if len(places):
+            row, column = places[0]
+            label = int(column) if arms is None else arms[column].item()
+            value = "" if np.isinf(table[row, column]) else f" ({table[row, column]:g})"
+            raise RouterInputError(
+                f"{name}: {len(places)} values are {what}, the first in row {row}, arm {label!r}{value}; {advice}"
+            )
 
 
 def _check_distinct_columns(values: Any, name: str) -> None:

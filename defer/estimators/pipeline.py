@@ -16,11 +16,12 @@ from sklearn import get_config
 from sklearn.pipeline import Pipeline
 from sklearn.pipeline import make_pipeline as _sklearn_pipeline
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted, has_fit_parameter
+from sklearn.utils.validation import has_fit_parameter
 
 from defer.estimators.base import BaseRouter
 from defer.estimators.inner_model import check_keywords, describe, last_step
-from defer.estimators.queries import check_batch, n_queries, text_groups
+from defer.estimators.pipeline_features import check_first_step, features_of
+from defer.estimators.queries import text_groups
 from defer.estimators.routing import Routing
 from defer.exceptions import RouterInputError
 from defer.portfolios.limits import Limit
@@ -49,6 +50,11 @@ class RouterPipeline(Pipeline):  # type: ignore[misc]
         Transformers, and a router as the last one.
     transform_input, memory, verbose
         As for `sklearn.pipeline.Pipeline`.
+
+    Attributes
+    ----------
+    arms_, has_cost_, weighting_, expert_, label_classes_
+        As of the last step; the last two if it defers.
 
     Examples
     --------
@@ -103,6 +109,7 @@ class RouterPipeline(Pipeline):  # type: ignore[misc]
             If `experts` is given and the router does not defer, or takes no `tags` or `latency`, or as it raises it.
         """
         self._check_experts(experts)
+        check_first_step(self, X)
         given = {
             "experts": experts, "cost": cost, "propensity": propensity, "sample_weight": sample_weight, "groups": groups,
             "tags": tags, "latency": latency,
@@ -352,18 +359,7 @@ class RouterPipeline(Pipeline):  # type: ignore[misc]
             )
 
     def _transform(self, X: Any) -> Any:
-        check_is_fitted(self)
-        if len(self.steps) == 1:
-            return X
-        check_batch(X)
-        features = self[:-1].transform(X)
-        if n_queries(features) != n_queries(X):
-            # A vectoriser walks over a frame column by column.
-            raise RouterInputError(
-                f"the steps before the router made {n_queries(features)} rows of {n_queries(X)} queries: a step for texts "
-                "takes a list or one column, such as frame['prompt'], and no frame"
-            )
-        return features
+        return features_of(self, X)
 
 
 def make_pipeline(*steps: Any, memory: Any = None, verbose: bool = False) -> RouterPipeline:

@@ -12,21 +12,32 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
-from defer.estimators.base import BaseRouter, as_generator, check_cost_weight
+from defer.estimators.base import column_means
+from defer.estimators.deferral.panel_tables import group_codes
+from defer.estimators.deferral.parameter_checks import check_counts
 from defer.estimators.inner_model import last_step
 from defer.estimators.outcomes_input import Outcomes
-from defer.estimators.quality import QualityRouter
 from defer.estimators.queries import n_queries
 from defer.estimators.routing import Routing
-from defer.estimators.session_turns import SessionRouting, Turns, arm_indices, cache_gain, read_names, read_numbers
-from defer.estimators.tuning.folds import fit_part
+from defer.estimators.session_decisions import TurnRule
+from defer.estimators.session_input import (
+    arm_indices,
+    follows_sessions,
+    read_mean_tokens,
+    read_names,
+    read_numbers,
+    read_told,
+)
+from defer.estimators.session_prices import TokenPrices
+from defer.estimators.session_turns import SessionRouting, Turns, cache_gain
+from defer.estimators.tuning.folds import fit_part, handed_on
+from defer.estimators.tuning.tunable import split_samples
+from defer.estimators.tuning.wrapping_router import WrappingRouter
 from defer.exceptions import RouterInputError
-from defer.portfolios.assignment import Choice, best_arm, choose
 from defer.portfolios.limits import Budget, Limit, QualityTarget
-from defer.portfolios.prompt_cache import CacheTerms, SessionState, plan_turns, turns_of
+from defer.portfolios.prompt_cache import CacheTerms, SessionState, plan_turns
 
 __all__ = ["SessionRouter"]
 
@@ -34,7 +45,7 @@ Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]
 
 
-class SessionRouter(BaseRouter):
+class SessionRouter(WrappingRouter):
     """Route the turns of conversations by the predictions of any router, with switching costs and prompt caches.
 
     Without anything that is known of conversations it is the router inside.
@@ -48,6 +59,9 @@ class SessionRouter(BaseRouter):
     token_discount : array of shape (m,) or mapping from arm to number, optional
         US dollars that an input token costs less if the prompt cache of the arm holds it, as
         `Portfolio.cache_discount` has it; arms that are not named get none.
+    token_price : array of shape (m,) or mapping from arm to number, optional
+        US dollars of an input token that no cache holds, as ``price.per_input_token`` of an `Arm` has it.  Where it is not
+        known it is taken to be at least the discount.
     lifetime_s, least_prefix, block
         What prompt caches keep: see `CacheTerms` (`least_prefix` is its ``least``).
 
@@ -55,7 +69,11 @@ class SessionRouter(BaseRouter):
     ----------
     arms_ : array of shape (m,)
     router_ : fitted router
-    discount_ : array of shape (m,)
+    discount_, token_price_ : arrays of shape (m,)
+    mean_input_tokens_ : array of shape (m,)
+        Tokens that the mean cost of every arm counts; NaN where that was not told.
+    has_cost_, weighting_, mean_cost_
+        As of the router inside.
 
     Raises
     ------
@@ -64,8 +82,14 @@ class SessionRouter(BaseRouter):
 
     Notes
     -----
-    The saving by a cache is taken from the predicted cost of the call, and leaves at least 0 of it.  A turn whose
-    utility neither touches is routed as the router inside does it.  Where the last arm is as good as the best, it stays.
+    The tokens of a prompt give its price, and a predicted cost may be that of other prompts.  A router that predicts the mean
+    of the log counts prompts of their mean length; where `fit` was told the `input_tokens` of the log, that part is taken out
+    of the mean, and this prompt's put in its place.  Any other prediction is taken to be the cost of this prompt, with
+    nothing cached.  No prediction counts for less than the input tokens cost by themselves.  What caches hold then costs the
+    discount less.
+
+    A turn whose utility none of this touches is routed as the router inside does it.  Where the last arm is as good as the
+    best, it stays.
 
     Every turn is decided by itself.  `plan` gives the best arms in hindsight; what lies between is the value of knowing
     the turns to come.  Turns are read as if what was said did not hang on who answered.  With a higher `switch_cost`
@@ -81,10 +105,11 @@ class SessionRouter(BaseRouter):
     ([1, 0, 1], [1, 1, 1])
     """
 
-    _hands_queries_on = True
+    __metadata_request__fit = {"input_tokens": True, "groups": True, "tags": True, "latency": True}  # noqa: RUF012
 
-    router_: Any
     discount_: Floats
+    token_price_: Floats
+    mean_input_tokens_: Floats
 
     def __init__(
         self,
@@ -92,6 +117,7 @@ class SessionRouter(BaseRouter):
         *,
         switch_cost: float = 0.0,
         token_discount: ArrayLike | Mapping[Any, float] | None = None,
+        token_price: ArrayLike | Mapping[Any, float] | None = None,
         lifetime_s: float | None = None,
         least_prefix: int = 0,
         block: int = 1,
@@ -99,30 +125,35 @@ class SessionRouter(BaseRouter):
         self.router = router
         self.switch_cost = switch_cost
         self.token_discount = token_discount
+        self.token_price = token_price
         self.lifetime_s = lifetime_s
         self.least_prefix = least_prefix
         self.block = block
 
     @classmethod
-    def around(cls, router: Any, **options: Any) -> Self:
+    def around(cls, router: Any, *, mean_input_tokens: ArrayLike | None = None, **options: Any) -> Self:
         """A fitted `SessionRouter` around a router that is fitted already.
 
         Parameters
         ----------
         router : fitted router or pipeline
+        mean_input_tokens : number or array of shape (m,), optional
+            Mean tokens of the prompts that `router` was fitted on.
         **options
             As for the class.
-        """
-        check_is_fitted(router)
-        made = cls(router, **options)
-        made._adopt(router)
-        return made
 
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        inputs = get_tags(self._base()).input_tags
-        tags.input_tags.sparse, tags.input_tags.allow_nan = inputs.sparse, inputs.allow_nan
-        return tags
+        Raises
+        ------
+        RouterInputError
+            If `router` is no router, or an option is wrong.
+        NotFittedError
+            If it is not fitted.
+        """
+        made = cls(router, **options)
+        made._base()
+        check_is_fitted(router)
+        made._adopt(router, read_mean_tokens(mean_input_tokens, len(router.arms_)))
+        return made
 
     @property
     def cost_weight(self) -> float:  # type: ignore[override]
@@ -132,6 +163,51 @@ class SessionRouter(BaseRouter):
     @property
     def _own_cost_weight(self) -> float:
         return float(last_step(getattr(self, "router_", self._base()))._own_cost_weight)
+
+    def fit(
+        self,
+        X: Any,
+        y: ArrayLike,
+        *,
+        cost: ArrayLike | None = None,
+        propensity: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+        input_tokens: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+        tags: Any = None,
+        latency: ArrayLike | None = None,
+    ) -> Self:
+        """Fit the router inside on logged outcomes of single turns.
+
+        Parameters
+        ----------
+        X, y, cost, propensity, sample_weight
+            As for `BaseRouter.fit`; `y` of several answers per query and arm where the router inside takes it.
+        input_tokens : array of shape (n,), optional
+            Tokens of the logged prompts, which their costs count.
+        groups : array of shape (n,), optional
+            Keeps rows of one group in one fold, where the router inside cross-fits.
+        tags, latency : optional
+            Of n queries, for a router inside whose ``fit`` takes them.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        RouterInputError
+            As for `BaseRouter.fit`; also if the router inside takes no `tags` or `latency`.
+        """
+        more = handed_on(self._base(), X, owner="SessionRouter", tags=tags, latency=latency)
+        codes = None if groups is None else group_codes(groups, n=n_queries(X))
+        tokens = None if input_tokens is None else read_numbers("input_tokens", input_tokens, (n_queries(X),))
+        samples, table = split_samples(self._base(), y, owner="SessionRouter")
+        self._given = more, codes, tokens, samples
+        try:
+            return super().fit(X, table, cost=cost, propensity=propensity, sample_weight=sample_weight)
+        finally:
+            del self._given
 
     def predict_utility(self, X: Any) -> Floats:
         """Utility of every arm without anything known of conversations, shape (n, m)."""
@@ -176,13 +252,14 @@ class SessionRouter(BaseRouter):
         cached_tokens : array of shape (n, m), optional
             Input tokens that the cache of every arm holds, where that is known.
         input_tokens : array of shape (n,), optional
-            Tokens of the whole prompt; from them follows what caches hold.
+            Tokens of the whole prompt; from them follows what it costs, and with `session` what caches hold.  Where only
+            `cached_tokens` are told, the prompt is taken to be as long as the most of them.
         answer_tokens : array of shape (n,), optional
-            Tokens of the answers, if caches hold these too.
+            Tokens of the answers, if caches hold these too; needs `session`.
         time : array of shape (n,), optional
-            Seconds; needed where `lifetime_s` is set.
+            Seconds; needed where `lifetime_s` is set; needs `session`.
         state : SessionState, optional
-            Of an earlier `SessionRouting`.
+            Of an earlier `SessionRouting`; needs `session`.
 
         Returns
         -------
@@ -196,23 +273,18 @@ class SessionRouter(BaseRouter):
         """
         check_is_fitted(self, "arms_")
         self._check_own_cost_weight()
-        if session is None and last_arm is None and cached_tokens is None:
-            if state is not None:
-                raise RouterInputError("SessionRouter: state= needs session=, the conversation of every query")
+        told: dict[str, Any] = {"input_tokens": input_tokens, "answer_tokens": answer_tokens, "time": time}
+        if not follows_sessions(session=session, last_arm=last_arm, cached_tokens=cached_tokens, state=state, **told):
             X = self._check_fitted_queries(X)
             return self.router_.route(X, limit=limit, random_state=random_state)
-        turns = self._read(X, cached_tokens, input_tokens, answer_tokens, time, limit)
-        n = len(turns.own)
+        turns = self._turns(X, limit, cached=cached_tokens, **told)
+        n, rule = len(turns.own), self._rule(limit)
         if session is None:
             last = np.full(n, -1) if last_arm is None else arm_indices(last_arm, self.arms_.tolist(), n)
-            return self._taken(
-                turns, self._decide(turns, np.arange(n), last, turns.cached, limit, draws=random_state), None, limit
-            )
-        if last_arm is not None:
-            raise RouterInputError(
-                "SessionRouter: give session= or last_arm=, not both: the last arm follows from session"
-            )
-        return self._walk(turns, read_names("session", session, n), time, state, limit=limit, draws=random_state)
+            return rule.one_turn(turns, last, draws=random_state)
+        self._check_times(time, input_tokens)
+        state = state or SessionState.start((), len(self.arms_))
+        return rule.walk(turns, read_names("session", session, n), time, state, draws=random_state)
 
     def plan(
         self,
@@ -242,166 +314,85 @@ class SessionRouter(BaseRouter):
         PortfolioError
             If a conversation is too long to be planned exactly.
         """
-        turns = self._read(X, None, input_tokens, answer_tokens, time, None)
+        turns = self._turns(X, None, cached=None, input_tokens=input_tokens, answer_tokens=answer_tokens, time=time)
+        self._check_times(time, input_tokens)
         names = read_names("session", session, len(turns.own))
         forced = np.empty(len(turns.own), dtype=np.intp)
         for name in dict.fromkeys(names):
             rows = np.array([row for row, own in enumerate(names) if own == name])
             gain = cache_gain(turns, rows, discount=self.discount_, cost_weight=self.cost_weight, terms=self._terms())
             forced[rows] = plan_turns(turns.utility[rows], switch_cost=self.switch_cost, gain=gain)
-        return self._walk(turns, names, time, None, forced=forced)
+        state = SessionState.start((), len(self.arms_))
+        return self._rule(None).walk(turns, names, time, state, forced=forced)
 
     def _fit(self, X: Any, outcomes: Outcomes) -> None:
-        self._adopt(fit_part(self._base(), X, outcomes, None, None, None))
+        more, groups, tokens, samples = self._given
+        m = len(outcomes.arms)
+        mean = np.full(m, np.nan)
+        if tokens is not None:
+            seen = np.isfinite(outcomes.quality if outcomes.cost is None else outcomes.cost)
+            mean = column_means(np.where(seen, tokens[:, None], np.nan), outcomes.weight, m)
+        self._adopt(fit_part(self._base(), X, outcomes, None, groups, None, more, samples), mean)
 
-    def _adopt(self, fitted: Any) -> None:
+    def _adopt(self, fitted: Any, mean_tokens: Floats) -> None:
         value = self.switch_cost
         if isinstance(value, bool) or not isinstance(value, Real) or not 0.0 <= float(value) < np.inf:
             raise RouterInputError(f"SessionRouter: switch_cost must be a finite number >= 0, got {value!r}")
         self._terms()
-        self.router_ = fitted
-        self.discount_ = self._discounts(fitted.arms_.tolist())
         last = last_step(fitted)
+        prices = TokenPrices.read(
+            fitted.arms_.tolist(), price=self.token_price, discount=self.token_discount, mean_cost=last.mean_cost_,
+            mean_tokens=mean_tokens,
+        )  # fmt: skip
+        self.router_ = fitted
+        self._set_prices(prices)
         for name in ("arms_", "has_cost_", "weighting_", "mean_cost_"):
             setattr(self, name, getattr(last, name))
 
-    def _base(self) -> Any:
-        return QualityRouter() if self.router is None else self.router
+    def _arm_added(self, name: Any) -> None:
+        rates = [
+            float(given.get(name, 0.0)) if isinstance(given, Mapping) else 0.0
+            for given in (self.token_price, self.token_discount)
+        ]
+        cost = float(self.mean_cost_[-1])
+        self._set_prices(self._prices().with_arm(price=rates[0], discount=rates[1], mean_cost=cost))
+
+    def _prices(self) -> TokenPrices:
+        known = len(self.discount_)
+        return TokenPrices(self.token_price_, self.discount_, self.mean_cost_[:known], self.mean_input_tokens_)
+
+    def _set_prices(self, prices: TokenPrices) -> None:
+        self.token_price_, self.discount_ = prices.price, prices.discount
+        self.mean_input_tokens_ = prices.mean_tokens
 
     def _terms(self) -> CacheTerms:
+        check_counts("SessionRouter", least=0, least_prefix=self.least_prefix)
         return CacheTerms(self.lifetime_s, self.least_prefix, self.block)
 
-    def _discounts(self, arms: list[Any]) -> Floats:
-        given = self.token_discount
-        if given is None:
-            return np.zeros(len(arms))
-        if isinstance(given, Mapping):
-            strange = [name for name in given if name not in arms]
-            if strange:
-                raise RouterInputError(f"SessionRouter: token_discount names {strange[0]!r}, which is no arm of {arms}")
-            given = [given.get(name, 0.0) for name in arms]
-        discount = np.asarray(given, dtype=np.float64)
-        if discount.shape != (len(arms),) or not np.isfinite(discount).all():
+    def _rule(self, limit: Limit | None) -> TurnRule:
+        price = self.cost_weight if limit is None else self._own_cost_weight
+        return TurnRule(self.arms_, self.discount_, float(self.switch_cost), price, self._terms(), limit)
+
+    def _check_times(self, time: Any, input_tokens: Any) -> None:
+        if self.lifetime_s is not None and time is None and input_tokens is not None:
             raise RouterInputError(
-                f"SessionRouter: token_discount must be {len(arms)} finite numbers, one an arm, got {self.token_discount!r}"
+                "SessionRouter: lifetime_s is set, so time= must say when every turn comes, in seconds"
             )
-        return discount
 
-    def _check_own_cost_weight(self) -> None:
-        check_cost_weight(self._base())
-
-    def _predict_quality(self, X: Any) -> Floats:
-        return np.asarray(self.router_.predict_quality(X))
-
-    def _predict_cost(self, X: Any) -> Floats:
-        return np.asarray(self.router_.predict_cost(X))
-
-    def _read(
-        self, X: Any, cached: Any, input_tokens: Any, answer_tokens: Any, time: Any, limit: Limit | None
-    ) -> Turns:
+    def _turns(self, X: Any, limit: Limit | None, **told: Any) -> Turns:
         X = self._check_fitted_queries(X)
         if isinstance(limit, (Budget, QualityTarget)) and not self.has_cost_:
             raise RouterInputError(
                 f"{type(limit).__name__} needs costs, and this {type(self).__name__} was fitted without cost="
             )
-        n, m = n_queries(X), len(self.arms_)
-        quality, cost = self._predict_quality(X), np.array(self._predict_cost(X))
+        known = read_told((n_queries(X), len(self.arms_)), **told)
+        quality, predicted = self._predict_quality(X), np.array(self._predict_cost(X))
         own = (self.router_.predict(X)[:, None] == self.arms_).argmax(axis=1)
-        utility = np.asarray(self.router_.predict_utility(X))
-        if limit is not None:
-            utility = quality - self._own_cost_weight * cost
-        counts = {"input_tokens": input_tokens, "answer_tokens": answer_tokens, "time": time}
-        read = {name: None if given is None else read_numbers(name, given, (n,)) for name, given in counts.items()}
-        if self.lifetime_s is not None and time is None and input_tokens is not None:
-            raise RouterInputError(
-                "SessionRouter: lifetime_s is set, so time= must say when every turn comes, in seconds"
-            )
-        zeros = np.zeros(n)
-        return Turns(
-            utility, quality, cost, own, read["input_tokens"],
-            zeros if read["answer_tokens"] is None else read["answer_tokens"],
-            zeros if read["time"] is None else read["time"],
-            None if cached is None else read_numbers("cached_tokens", cached, (n, m)),
-        )  # fmt: skip
-
-    def _walk(
-        self, turns: Turns, names: list[Any], time: Any, state: SessionState | None, *,
-        limit: Limit | None = None, forced: Rows | None = None, draws: Any = 0,
-    ) -> SessionRouting:  # fmt: skip
-        """Turn after turn, all conversations at once."""
-        m = len(self.arms_)
-        state = (state or SessionState.start((), m)).joined_by(names)
-        if state.tokens.shape[1] != m:
-            raise RouterInputError(f"SessionRouter: state= is of {state.tokens.shape[1]} arms, and the router has {m}")
-        place = {name: row for row, name in enumerate(state.session)}
-        try:
-            parts = turns_of(names, time)
-        except ValueError as error:
-            raise RouterInputError(f"SessionRouter: {error}") from None
-        if limit is not None and len(parts) > 1:
-            raise RouterInputError(
-                "SessionRouter: a limit holds for a batch with one turn of every conversation, and session "
-                f"{names[parts[1][0]]!r} has several; route turn by turn with state="
-            )
-        tables: list[tuple[Any, ...]] = []
-        for rows in parts:
-            row = np.array([place[names[index]] for index in rows])
-            cached = None if turns.cached is None else turns.cached[rows]
-            if cached is None and turns.input_tokens is not None:
-                cached = state.cached(
-                    row, input_tokens=turns.input_tokens[rows], time=turns.time[rows], terms=self._terms()
-                )
-            decided = self._decide(
-                turns,
-                rows,
-                state.last_arm[row],
-                cached,
-                limit,
-                None if forced is None else forced[rows],
-                draws,
-            )
-            tables.append((rows, *decided))
-            tokens = np.zeros(len(rows)) if turns.input_tokens is None else turns.input_tokens[rows]
-            state = state.after(
-                row, decided[1], input_tokens=tokens, time=turns.time[rows], answer_tokens=turns.answer_tokens[rows]
-            )
-        if len(parts) == 1:
-            return self._taken(turns, tables[0][1:], state, limit)
-        order = np.argsort(np.concatenate([table[0] for table in tables]))
-        arm, *rest = [np.concatenate([table[column] for table in tables])[order] for column in range(2, 8)]
-        return self._taken(turns, (Choice(arm, arm), arm, *rest), state, None)
-
-    def _decide(
-        self, turns: Turns, rows: Rows, last: Rows, cached: Floats | None, limit: Limit | None,
-        forced: Rows | None = None, draws: Any = 0,
-    ) -> tuple[Any, ...]:  # fmt: skip
-        """Choice, arm, propensity, utility, cost, last arm and cached tokens of one turn of several conversations."""
-        m = len(self.arms_)
-        held = np.zeros((len(rows), m)) if cached is None else cached
-        saving = np.minimum(held * self.discount_, turns.cost[rows])
-        weight = self.cost_weight if limit is None else self._own_cost_weight
-        stays = last[:, None] == np.arange(m)
-        change = weight * saving - float(self.switch_cost) * (~stays & (last >= 0)[:, None])
-        utility, cost = turns.utility[rows] + change, turns.cost[rows] - saving
-        if forced is not None:
-            choice = Choice(forced, forced)
-        elif limit is not None:
-            choice = choose(utility, turns.quality[rows], cost, limit, arms=self.arms_.tolist())
+        if limit is None:
+            weight, utility = self.cost_weight, np.asarray(self.router_.predict_utility(X))
         else:
-            arm = best_arm(utility, cost)
-            before = np.maximum(last, 0)
-            index = np.arange(len(rows))
-            arm = np.where((last >= 0) & (utility[index, before] >= utility[index, arm]), before, arm)
-            arm = np.where(change.any(axis=1), arm, turns.own[rows])
-            choice = Choice(arm, arm)
-        taken, propensity = choice.draw(as_generator(draws))
-        return choice, taken, propensity, utility, cost, last, held
-
-    def _taken(
-        self, turns: Turns, decided: tuple[Any, ...], state: SessionState | None, limit: Limit | None
-    ) -> SessionRouting:
-        choice, arm, propensity, utility, cost, last, held = decided
-        return SessionRouting(
-            self.arms_, arm, propensity, turns.quality, cost, utility, choice, limit,
-            hop=(last >= 0) & (arm != last), cached_tokens=held, state=state,
-        )  # fmt: skip
+            weight = self._own_cost_weight
+            utility = quality - weight * predicted
+        cost = predicted if known.length is None else self._prices().fresh_cost(predicted, known.length)
+        change = weight * (predicted - cost)
+        return Turns(utility + change, quality, cost, own, (change != 0.0).any(axis=1), known)

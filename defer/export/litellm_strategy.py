@@ -190,10 +190,9 @@ def litellm_router(
     'openai/small'
     """
     found = _deployments(model_list)
-    if not hasattr(policy, "arms_"):
-        raise RouterInputError(
-            f"litellm_router: policy must be a fitted router or pipeline, got {type(policy).__name__}"
-        )
+    if isinstance(policy, type) or not hasattr(policy, "arms_"):
+        got = f"the class {policy.__name__}" if isinstance(policy, type) else type(policy).__name__
+        raise RouterInputError(f"litellm_router: policy must be a fitted router or pipeline, got {got}")
     names = policy.arms_.tolist()
     unknown = [arm for arm in arms or {} if arm not in names]
     if unknown:

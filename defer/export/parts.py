@@ -35,13 +35,22 @@ from defer.estimators.wide_ridge import WideRidge
 from defer.exceptions import RouterInputError
 from defer.portfolios.limits import Share
 
-__all__ = ["PolicyParts", "policy_parts"]
+__all__ = ["PolicyParts", "check_policy", "policy_parts"]
 
 Floats = NDArray[np.float64]
 _LINEAR = (Ridge, RidgeCV, WideRidge, LinearRegression, Lasso, LassoCV, ElasticNet, ElasticNetCV)
 _SUPPORTED = (
     "QualityRouter on Ridge, LinearRegression, Lasso, ElasticNet or LogisticRegression, or KNNRouter; alone, in a TunedRouter, "
     "and behind StandardScaler, TfidfVectorizer or a FeatureUnion of TfidfVectorizers"
+)
+
+_INSTEAD = (
+    (
+        ("StackedRouter", "the step SentenceEmbedder"),
+        "for texts fit defer.router(embeddings=False), of kind 'ridge', in its place, or use defer.save or "
+        "defer.export.litellm_router where this library runs",
+    ),
+    (("SessionRouter",), "export its router_, which decides single turns"),
 )
 
 
@@ -68,6 +77,28 @@ class PolicyParts:
     n_features: int = 0
 
 
+def check_policy(router: Any) -> None:
+    """Refuse what is no fitted router.
+
+    Raises
+    ------
+    RouterInputError
+        Says what it is.
+
+    Examples
+    --------
+    >>> check_policy(QualityRouter().fit([[0.0]], [[1.0, 0.0]]))
+    """
+    if isinstance(router, type):
+        raise RouterInputError(
+            f"only a fitted router can be exported, got the class {router.__name__}; fit {router.__name__}() first"
+        )
+    if not hasattr(router, "predict_quality"):
+        raise RouterInputError(f"only a fitted router can be exported, got {router!r}")
+    if not hasattr(router, "arms_"):
+        raise RouterInputError(f"only a fitted router can be exported, and this {type(router).__name__} is not fitted")
+
+
 def policy_parts(router: Any) -> PolicyParts:
     """Take a fitted router apart.
 
@@ -86,8 +117,7 @@ def policy_parts(router: Any) -> PolicyParts:
     >>> sorted(policy_parts(router).arrays)
     ['bonus', 'coef', 'intercept', 'mean_cost']
     """
-    if not hasattr(router, "arms_"):
-        raise RouterInputError(f"only a fitted router can be exported, and this {type(router).__name__} is not fitted")
+    check_policy(router)
     parts = PolicyParts([arm.item() if isinstance(arm, np.generic) else arm for arm in router.arms_])
     steps: list[Any] = []
     inner, tuned = router, None
@@ -109,10 +139,11 @@ def policy_parts(router: Any) -> PolicyParts:
 
 
 def _unsupported(what: str) -> RouterInputError:
-    hint = ""
-    if what.startswith(("StackedRouter", "the step SentenceEmbedder")):
-        hint = "; for texts fit defer.router(embeddings=False), of kind 'ridge', in its place"
-    return RouterInputError(f"{what} cannot be exported as arrays; what can is {_SUPPORTED}{hint}")
+    hints = [hint for parts, hint in _INSTEAD if what.startswith(parts)]
+    return RouterInputError(
+        f"{what} cannot be exported as arrays; what can is {_SUPPORTED}"
+        f"; {hints[0] if hints else 'where this library runs, defer.save and defer.export.litellm_router take any policy'}"
+    )
 
 
 def _rule(parts: PolicyParts, router: Any) -> dict[str, Any]:

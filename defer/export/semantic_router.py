@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from defer.exceptions import RouterInputError
+from defer.export.parts import check_policy
 from defer.export.semantic_router_schema import CATEGORIES, Configuration, check_configuration
 from defer.portfolios.outcomes import OutcomeLog
 
@@ -89,7 +90,7 @@ def semantic_router_config(
     Raises
     ------
     RouterInputError
-        If the log has no queries or domains, a domain is no category, a category stands for two domains, an arm has no endpoint,
+        If `router` is no fitted router, the log has no queries or domains, a domain is no category, a category stands for two domains, an arm has no endpoint,
         or names do not fit.
 
     Notes
@@ -108,6 +109,9 @@ def semantic_router_config(
     >>> found.arm_of, found.agreement
     ({'law': 'small', 'math': 'large'}, 1.0)
     """
+    check_policy(router)
+    if not isinstance(log, OutcomeLog):
+        raise RouterInputError(f"semantic_router_config: log must be an OutcomeLog, got {type(log).__name__}")
     if log.X is None or log.domain is None:
         raise RouterInputError(f"semantic_router_config: the log has no {'queries' if log.X is None else 'domains'}")
     arms = [str(arm) for arm in router.arms_.tolist()]

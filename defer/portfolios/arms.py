@@ -1,11 +1,11 @@
-"""What can be chosen: arms, their prices, and the ordered portfolio that they form."""
+"""What can be chosen: arms, and the ordered portfolio that they form."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from numbers import Integral, Real
+from numbers import Integral
 from os import PathLike
 from types import MappingProxyType
 from typing import Any
@@ -15,121 +15,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from defer.exceptions import PortfolioError
+from defer.portfolios.prices import PRICE_FIELDS, Price, check_cached, check_price, check_tokens
 
 __all__ = ["Arm", "Portfolio", "Price"]
-
-_PRICE_FIELDS = ("per_call", "per_input_token", "per_output_token")
-_CACHED = "per_cached_input_token"
-
-
-@dataclass(frozen=True)
-class Price:
-    """What one query costs on an arm.
-
-    Parameters
-    ----------
-    per_call, per_input_token, per_output_token : float, default=0.0
-        In units of `currency`, >= 0.
-    currency : str, default="USD"
-    per_cached_input_token : float, optional
-        Of the input tokens that the provider's prompt cache holds.  None = the same as of the others.
-
-    Raises
-    ------
-    PortfolioError
-        If a number is negative or not finite, or the currency is no text.
-
-    Examples
-    --------
-    >>> Price.per_million(0.25, 1.25).cost(input_tokens=1000, output_tokens=200)
-    0.0005
-    """
-
-    per_call: float = 0.0
-    per_input_token: float = 0.0
-    per_output_token: float = 0.0
-    currency: str = "USD"
-    per_cached_input_token: float | None = None
-
-    def __post_init__(self) -> None:
-        for name in (*_PRICE_FIELDS, _CACHED):
-            if name != _CACHED or self.per_cached_input_token is not None:
-                object.__setattr__(self, name, _check_price(name, getattr(self, name)))
-        if not isinstance(self.currency, str) or not self.currency:
-            raise PortfolioError(f"Price: currency must be a non-empty string, got {self.currency!r}")
-
-    @classmethod
-    def per_million(
-        cls,
-        input_tokens: float,
-        output_tokens: float,
-        *,
-        cached_input_tokens: float | None = None,
-        currency: str = "USD",
-    ) -> Price:
-        """Price from the usual quotation per million tokens."""
-        rates = [_check_price("input_tokens", input_tokens), _check_price("output_tokens", output_tokens)]
-        if cached_input_tokens is not None:
-            rates.append(_check_price("cached_input_tokens", cached_input_tokens))
-        per_token = [rate / 1e6 for rate in rates]
-        return cls(0.0, per_token[0], per_token[1], currency, *per_token[2:])
-
-    @property
-    def cache_discount(self) -> float:
-        """What an input token costs less if the prompt cache holds it; below 0 if it costs more."""
-        return 0.0 if self.per_cached_input_token is None else self.per_input_token - self.per_cached_input_token
-
-    def cost(self, *, input_tokens: ArrayLike = 0, output_tokens: ArrayLike = 0, cached_tokens: ArrayLike = 0) -> Any:
-        """Cost of calls with these token counts; a float, or an array of the shape of the counts.
-
-        A count that is not known is NaN, and so is its cost.
-
-        Parameters
-        ----------
-        input_tokens, output_tokens : array or number
-        cached_tokens : array or number
-            How many of the input tokens the prompt cache holds.
-
-        Raises
-        ------
-        PortfolioError
-            If a count is negative, or there are more cached than input tokens.
-        """
-        tokens, cached = _check_tokens("input_tokens", input_tokens), _check_tokens("cached_tokens", cached_tokens)
-        _check_cached(tokens, cached)
-        total = (
-            self.per_call
-            + self.per_input_token * tokens
-            + self.per_output_token * _check_tokens("output_tokens", output_tokens)
-            - self.cache_discount * cached
-        )
-        return float(total) if np.ndim(total) == 0 else total
-
-
-def _check_price(name: str, value: object) -> float:
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real) or not math.isfinite(value) or value < 0:
-        raise PortfolioError(f"Price: {name} must be a finite number >= 0, got {value!r}")
-    return float(value)
-
-
-def _check_tokens(name: str, tokens: ArrayLike) -> NDArray[np.float64]:
-    count = np.asarray(tokens, dtype=np.float64)
-    wrong = np.flatnonzero(count < 0)
-    if len(wrong):
-        raise PortfolioError(
-            f"{name} has {len(wrong)} of {count.size} values below 0, the first is {count.ravel()[wrong[0]]:g}"
-        )
-    return count
-
-
-def _check_cached(tokens: NDArray[np.float64], cached: NDArray[np.float64]) -> None:
-    over = cached > tokens
-    if np.any(over):
-        some, most = (np.broadcast_to(count, np.shape(over))[over][0] for count in (cached, tokens))
-        what = (
-            f"{np.count_nonzero(over)} of {np.size(over)} values above input_tokens, the first is {some:g} of {most:g}"
-        )
-        raise PortfolioError(f"cached_tokens has {what}")
 
 
 @dataclass(frozen=True)
@@ -273,13 +161,13 @@ class Portfolio:
         PortfolioError
             If a count is negative, there are more cached than input tokens, or the shapes do not fit.
         """
-        price = {name: np.array([getattr(arm.price, name) for arm in self.arms]) for name in _PRICE_FIELDS}
+        price = {name: np.array([getattr(arm.price, name) for arm in self.arms]) for name in PRICE_FIELDS}
         given = {"input_tokens": input_tokens, "output_tokens": output_tokens, "cached_tokens": cached_tokens}
         counts = [self._columns(name, tokens) for name, tokens in given.items()]
         rows = {len(count) for count in counts if len(count) != 1}
         if len(rows) > 1:
             raise PortfolioError(f"input_tokens, output_tokens and cached_tokens are of {sorted(rows)} queries")
-        _check_cached(counts[0], counts[2])
+        check_cached(counts[0], counts[2])
         return np.asarray(
             price["per_call"]
             + price["per_input_token"] * counts[0]
@@ -293,7 +181,7 @@ class Portfolio:
         return np.array([arm.price.cache_discount for arm in self.arms])
 
     def _columns(self, name: str, tokens: ArrayLike) -> NDArray[np.float64]:
-        count = _check_tokens(name, tokens)
+        count = check_tokens(name, tokens)
         if count.ndim < 2:
             return count.reshape(-1, 1)
         if count.ndim > 2 or count.shape[1] not in (1, len(self)):
@@ -367,7 +255,7 @@ class Portfolio:
 
 
 _SIDES = ("input", "output", "cached_input")
-_PRICE_KEYS = (*_PRICE_FIELDS, _CACHED, "currency", *(f"{side}_per_million" for side in _SIDES))
+_PRICE_KEYS = (*PRICE_FIELDS, "per_cached_input_token", "currency", *(f"{side}_per_million" for side in _SIDES))
 _ARM_FIELDS = ("name", "kind", "context_window", "capacity", "tags")
 
 
@@ -399,7 +287,7 @@ def _arm(entry: Mapping[str, Any], where: str) -> Arm:
             if quoted is not None:
                 if f"per_{side}_token" in rates:
                     raise PortfolioError(f"give {side}_per_million or per_{side}_token, not both")
-                rates[f"per_{side}_token"] = _check_price(f"{side}_per_million", quoted) / 1e6
+                rates[f"per_{side}_token"] = check_price(f"{side}_per_million", quoted) / 1e6
         return Arm(price=Price(**rates), **values)
     except PortfolioError as error:
         raise PortfolioError(f"{where}: {error}") from None

@@ -1,7 +1,7 @@
 """Battles: which of two models gave the better answer, as a table of qualities and back.
 
 A battle is a row in which two arms were observed, so preferences are fitted like any other outcomes, and every pair of
-observed outcomes is a battle.  Source: RouteLLM's preference data (Ong et al., ICLR 2025).
+observed outcomes of a row is a battle; an outcome that stands alone fights those of other rows.  Source: RouteLLM's preference data (Ong et al., ICLR 2025).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from defer.exceptions import OutcomeLogError
 from defer.portfolios.arm_matrix import ArmMatrix
 
-__all__ = ["Battles", "battles", "preference_table"]
+__all__ = ["Battles", "battles", "preference_table", "shares_beside"]
 
 Floats = NDArray[np.float64]
 
@@ -104,12 +104,12 @@ class Battles:
         Its two arms.
     win : array of shape (p,)
         Share of the win that the first arm gets: 1, 0.5 or 0, or the chance of it where an outcome stood alone.
-    within_rows : bool
-        Whether both outcomes of every battle were observed.
+    within_row : bool array of shape (p,)
+        Whether both outcomes of the battle were observed, in the same row.
 
     Examples
     --------
-    >>> one = Battles(np.array([0]), np.array([0]), np.array([1]), np.array([0.5]), within_rows=True)
+    >>> one = Battles(np.array([0]), np.array([0]), np.array([1]), np.array([0.5]), within_row=np.array([True]))
     >>> len(one)
     1
     """
@@ -118,7 +118,7 @@ class Battles:
     first: NDArray[np.intp]
     second: NDArray[np.intp]
     win: Floats
-    within_rows: bool
+    within_row: NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.row)
@@ -127,9 +127,9 @@ class Battles:
 def battles(quality: Floats, weight: Floats | None = None) -> Battles:
     """Every two observed outcomes of a query as a battle, won by the higher one; equal ones are a tie.
 
-    Where no query has two of them, as in a bandit log, each outcome fights what is known of the other arms: its share of
-    the win over arm b is P(quality > Q_b) + P(quality = Q_b) / 2, with Q_b drawn from all observed outcomes of b.  This
-    way of reading a bandit log is ours.
+    An outcome that is the only one of its query, as all of a bandit log are, fights what is known of the other arms: its share
+    of the win over arm b is P(quality > Q_b) + P(quality = Q_b) / 2, with Q_b drawn from all observed outcomes of b, in whatever
+    row.  Rows of both kinds may stand in one log.  This way of reading single outcomes is ours.
 
     Parameters
     ----------
@@ -147,40 +147,62 @@ def battles(quality: Floats, weight: Floats | None = None) -> Battles:
     --------
     >>> found = battles(np.array([[1.0, 0.5, 0.5], [np.nan, 0.2, np.nan], [0.0, np.nan, 1.0]]))
     >>> found.row.tolist(), found.first.tolist(), found.second.tolist(), found.win.tolist()
-    ([0, 0, 0, 2], [0, 0, 1, 0], [1, 2, 2, 2], [1.0, 1.0, 0.5, 0.0])
+    ([0, 0, 0, 1, 1, 2], [0, 0, 1, 1, 1, 0], [1, 2, 2, 0, 2, 2], [1.0, 1.0, 0.5, 0.5, 0.0, 0.0])
+    >>> found.within_row.tolist()
+    [True, True, True, False, False, True]
     """
     quality = np.asarray(quality, dtype=np.float64)
     seen = np.isfinite(quality) if weight is None else np.isfinite(quality) & (weight > 0)[:, None]
-    m = quality.shape[1]
-    both = (seen.sum(axis=1) >= 2).any()
-    found: list[tuple[NDArray[np.intp], int, int, Floats]] = []
+    alone, m = seen & (seen.sum(axis=1, keepdims=True) == 1), quality.shape[1]
+    found: list[tuple[NDArray[np.intp], int, int, bool, Floats]] = []
     for a in range(m):
-        for b in range(a + 1, m) if both else range(m):
-            if both:
+        single = np.flatnonzero(alone[:, a])
+        for b in range(m):
+            if b > a:
                 rows = np.flatnonzero(seen[:, a] & seen[:, b])
-                found.append((rows, a, b, 0.5 + 0.5 * np.sign(quality[rows, a] - quality[rows, b])))
-            elif a != b:
-                rows = np.flatnonzero(seen[:, a])
-                found.append((rows, a, b, _share_above(quality[rows, a], quality[seen[:, b], b], weight, seen[:, b])))
+                found.append((rows, a, b, True, 0.5 + 0.5 * np.sign(quality[rows, a] - quality[rows, b])))
+            if b != a and len(single):
+                mass = None if weight is None else weight[seen[:, b]]
+                below, above = shares_beside(quality[single, a], quality[seen[:, b], b], mass)
+                found.append((single, a, b, False, 0.5 + 0.5 * (below - above)))
     if not found:
         none = np.zeros(0, dtype=np.intp)
-        return Battles(none, none, none, np.zeros(0), True)
+        return Battles(none, none, none, np.zeros(0), np.zeros(0, dtype=bool))
     row = np.concatenate([rows for rows, *_ in found])
     count = [len(rows) for rows, *_ in found]
     order = np.argsort(row, kind="stable")
-    first, second = (np.repeat([pair[side] for pair in found], count)[order] for side in (1, 2))
-    return Battles(row[order], first, second, np.concatenate([pair[3] for pair in found])[order], bool(both))
+    first, second, within = (np.repeat([pair[side] for pair in found], count)[order] for side in (1, 2, 3))
+    return Battles(row[order], first, second, np.concatenate([pair[4] for pair in found])[order], within)
 
 
-def _share_above(values: Floats, others: Floats, weight: Floats | None, rows: NDArray[np.bool_]) -> Floats:
-    """Share of the weighted others that lies below each value, equal ones half."""
+def shares_beside(values: Floats, others: Floats, weight: Floats | None = None) -> tuple[Floats, Floats]:
+    """Shares of some outcomes that lie below and above each of some values.
+
+    Parameters
+    ----------
+    values : array of shape (k,)
+    others : array of shape (p,)
+    weight : array of shape (p,), optional
+        Of the others, >= 0.
+
+    Returns
+    -------
+    below, above : arrays of shape (k,)
+        0 where there are no others of positive weight.
+
+    Examples
+    --------
+    >>> below, above = shares_beside(np.array([0.5, 2.0]), np.array([0.0, 0.5, 1.0, 1.0]))
+    >>> below.tolist(), above.tolist()
+    ([0.25, 1.0], [0.5, 0.0])
+    """
     order = np.argsort(others, kind="stable")
-    mass = np.ones(len(others)) if weight is None else weight[rows]
+    mass = np.ones(len(others)) if weight is None else weight
     total = np.concatenate(([0.0], np.cumsum(mass[order])))
     if total[-1] == 0:
-        return np.full(len(values), 0.5)
+        return np.zeros(len(values)), np.zeros(len(values))
     low, high = (np.searchsorted(others[order], values, side=side) for side in ("left", "right"))
-    return np.asarray(0.5 * (total[low] + total[high]) / total[-1])
+    return total[low] / total[-1], 1.0 - total[high] / total[-1]
 
 
 def _plain(label: str, values: Any) -> list[Any]:

@@ -6,7 +6,7 @@ all that was said before, so an arm that was asked holds what it was sent, until
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -225,7 +225,7 @@ def session_cost(
     Raises
     ------
     PortfolioError
-        If an arm is not there, or times are missing or fall.
+        If an arm is not there, there are not as many of something as turns, or times are missing or fall.
 
     Examples
     --------
@@ -239,6 +239,7 @@ def session_cost(
     terms = terms or CacheTerms()
     if terms.lifetime_s is not None and time is None:
         raise PortfolioError("prompt cache: a lifetime needs the time= of every turn")
+    _check_turns(arm, {"session": session, "input_tokens": input_tokens, "time": time})
     index = np.array([list(portfolio.names).index(portfolio[name].name) for name in arm], dtype=np.intp)
     tokens = np.asarray(input_tokens, dtype=np.float64)
     stamps = np.zeros(len(index)) if time is None else np.asarray(time, dtype=np.float64)
@@ -251,6 +252,16 @@ def session_cost(
         state = state.after(own, index[rows], input_tokens=tokens[rows], time=stamps[rows])
     cost = portfolio.cost(input_tokens=tokens, output_tokens=output_tokens, cached_tokens=held)
     return np.asarray(cost[np.arange(len(index)), index])
+
+
+def _check_turns(arm: Sequence[str], given: Mapping[str, Any]) -> None:
+    if isinstance(arm, str):
+        raise PortfolioError(f"prompt cache: arm must be one name for every turn, got one str, {arm!r}")
+    for name, values in given.items():
+        single = isinstance(values, str) or not hasattr(values, "__len__")
+        if values is not None and (single or len(values) != len(arm)):
+            got = f"one {type(values).__name__}" if single else len(values)
+            raise PortfolioError(f"prompt cache: {name} must have one entry for each of {len(arm)} turns, got {got}")
 
 
 def plan_turns(utility: ArrayLike, *, switch_cost: float = 0.0, gain: ArrayLike | None = None) -> Rows:
@@ -271,7 +282,8 @@ def plan_turns(utility: ArrayLike, *, switch_cost: float = 0.0, gain: ArrayLike 
     Raises
     ------
     PortfolioError
-        If there are more ways in which arms may have been asked than can be kept.
+        If there are more ways in which arms may have been asked than can be kept, a table has another shape, or a
+        number is NaN.
 
     Examples
     --------
@@ -282,7 +294,17 @@ def plan_turns(utility: ArrayLike, *, switch_cost: float = 0.0, gain: ArrayLike 
     """
     value = np.asarray(utility, dtype=np.float64)
     extra = None if gain is None else np.asarray(gain, dtype=np.float64)
+    if value.ndim != 2:
+        raise PortfolioError(f"plan_turns: utility must have shape (t, m), got {value.shape}")
     t, m = value.shape
+    if extra is not None and extra.shape != (t, t, m):
+        raise PortfolioError(f"plan_turns: gain must have shape {(t, t, m)}, got {extra.shape}")
+    for name, table in (("utility", value), ("gain", extra)):
+        if table is not None and np.isnan(table).any():
+            row = int(np.argwhere(np.isnan(table))[0][0])
+            raise PortfolioError(
+                f"plan_turns: {name} has {np.isnan(table).sum()} values that are NaN, the first in turn {row}"
+            )
     matters = [] if extra is None else np.flatnonzero(extra.any(axis=(0, 1))).tolist()
     # Of a state: the last arm, and for every arm that matters the turn at which it was asked last.
     best: dict[tuple[int, ...], float] = {(-1, *(-1 for _ in matters)): 0.0}

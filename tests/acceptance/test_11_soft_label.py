@@ -69,7 +69,7 @@ def test_one_neighbour_reproduces_its_label(seed: int, metric: str) -> None:
 def test_missing_measurements_are_masked_and_empty_rows_dropped_and_counted() -> None:
     X = np.eye(4)
     score = np.array([[0.8, np.nan, 0.5], [np.nan] * 3, [0.1, 0.2, 0.3], [np.nan, 0.4, 0.6]])
-    router = SoftLabelRouter(n_neighbors=1).fit(X, score)
+    router = SoftLabelRouter(n_neighbors=1, missing="mask").fit(X, score)
     assert router.n_dropped_ == 1
     expected = soft_labels(score[[0, 2, 3]])
     assert expected[0, 1] == expected[2, 0] == 0.0

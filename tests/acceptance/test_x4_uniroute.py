@@ -88,7 +88,7 @@ def test_an_empty_cluster_backs_off_to_the_models_mean(prior: float) -> None:
     quality[4:8, 1] = np.nan
     router = ClusterRouter(3, prior=prior, back_off="arm", random_state=0).fit(X, quality)
     np.testing.assert_allclose(router.predict_quality([[10.0]])[0, 1], (0.125 + 0.25) / 2)
-    router.add_arm("late", OutcomeLog.from_arrays([[0.0], [0.0], [20.0]], [[1.0], [0.0], [1.0]], arms=["late"]))
+    router.add_arm(99, OutcomeLog.from_arrays([[0.0], [0.0], [20.0]], [[1.0], [0.0], [1.0]], arms=["99"]))
     np.testing.assert_allclose(router.predict_quality([[10.0]])[0, -1], 2 / 3)
 
 
@@ -96,8 +96,8 @@ def test_difficulty_keeps_an_easy_trial_from_flattering_a_model() -> None:
     X = np.repeat([[0.0], [10.0]], 10, axis=0)
     quality = np.repeat([[0.9, 0.7], [0.5, 0.3]], 10, axis=0)
     router = ClusterRouter(2, prior=0.0, random_state=0).fit(X, quality)
-    trial = OutcomeLog.from_arrays(np.zeros((5, 1)), np.full((5, 1), 0.8), arms=["late"])
-    late = router.add_arm("late", trial).predict_quality([[0.0], [10.0]])[:, -1]
+    trial = OutcomeLog.from_arrays(np.zeros((5, 1)), np.full((5, 1), 0.8), arms=["99"])
+    late = router.add_arm(99, trial).predict_quality([[0.0], [10.0]])[:, -1]
     # The trial saw easy prompts alone, which are 0.4 easier.
     np.testing.assert_allclose(late, [0.8, 0.4])
 
@@ -152,10 +152,10 @@ def test_the_learned_map_does_not_depend_on_the_model_that_is_added() -> None:
     quality = (rng.random((400, 3)) < 1 / (1 + np.exp(-2 * X @ rng.normal(size=(2, 3))))).astype(float)
     router = LearnedMapRouter(6, random_state=0).fit(X, quality[:, :2])
     gate, before = router.gate(X), router.predict_quality(X)
-    router.add_arm("late", OutcomeLog.from_arrays(X[:100], quality[:100, 2:], arms=["late"]))
+    router.add_arm(99, OutcomeLog.from_arrays(X[:100], quality[:100, 2:], arms=["99"]))
     np.testing.assert_array_equal(router.gate(X), gate)
     np.testing.assert_array_equal(router.predict_quality(X)[:, :2], before)
     np.testing.assert_allclose(router.predict_quality(X)[:, 2], gate @ router.psi_[2], atol=1e-12)
     twin = ClusterRouter(6, random_state=0).fit(X, quality[:, :2])
-    twin.add_arm("late", OutcomeLog.from_arrays(X[:100], quality[:100, 2:], arms=["late"]))
+    twin.add_arm(99, OutcomeLog.from_arrays(X[:100], quality[:100, 2:], arms=["99"]))
     np.testing.assert_array_equal(twin.psi_, router.psi_)

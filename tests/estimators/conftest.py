@@ -57,9 +57,10 @@ class RouterCase:
         Whether quality must lie in [0, 1].
     rounding : float
         How far an iterative solver may end from the exact solution.
-    naive_bias : float
+    naive_bias : float or None
         By how much, at least, a bandit log without propensities misleads it where it should: where a source gives scores,
-        their unit of quality is learned and may be short.
+        their unit of quality is learned and may be short.  None: it learns no means of arms, and where queries tell nothing
+        all arms are alike to it.
     """
 
     router: Any
@@ -68,7 +69,7 @@ class RouterCase:
     own_first: bool = False
     unit_quality: bool = False
     rounding: float = 1e-9
-    naive_bias: float = 0.08
+    naive_bias: float | None = 0.08
 
     def make(self) -> Any:
         return clone(self.router)
@@ -129,7 +130,7 @@ ROUTERS = {
         PoolVoteRouter(5, both_right="each", ties="nearest", vote="distance"), {"n_neighbors": [1, 15]}, naive_bias=0.02
     ),
     "pool vote, drop": RouterCase(PoolVoteRouter(7, both_right="drop"), {"n_neighbors": [1, 15]}),
-    "dual contrastive": RouterCase(DualContrastiveRouter(), {"C": [1e-3, 1.0]}, rounding=1e-5, naive_bias=0.0),
+    "dual contrastive": RouterCase(DualContrastiveRouter(), {"C": [1e-3, 1.0]}, rounding=1e-5, naive_bias=None),
     "Bradley-Terry": RouterCase(BradleyTerryRouter(), {"gamma": [1.0, 10.0]}),
     "Bradley-Terry, no tiers": RouterCase(BradleyTerryRouter(n_tiers=None, prior=0.1), {"gamma": [1.0, 10.0]}),
     "matrix factorisation": RouterCase(MatrixFactorizationRouter(tol=1e-11), {"C": [1e-6, 10.0]}, rounding=1e-6),

@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.exceptions import NotFittedError
+from sklearn.feature_extraction.text import TfidfVectorizer
 
+from defer.estimators import KNNRouter, make_pipeline
 from defer.estimators.dialogue import DELETED, DialogueRouter, serialize_turn, slot_f1, update_state
 from defer.exceptions import RouterInputError
 
@@ -116,3 +119,87 @@ def test_answers_that_are_none_are_named(experts: Any, logged: Any, message: str
 def test_one_entry_per_turn_is_needed(name: str) -> None:
     with pytest.raises(RouterInputError, match=f"{name} needs one entry per turn, got 1 for 2 turns"):
         DialogueRouter(ByWord(), {"small": small, "large": large}).run([("", "a"), ("", "b")], **{name: [{}]})
+
+
+@pytest.mark.parametrize(
+    ("router", "message"),
+    [
+        (KNNRouter, r"router must be a fitted router, got the class KNNRouter; fit KNNRouter\(\) first"),
+        (None, "router must be a fitted router of texts, got None"),
+        ("policy", "router must be a fitted router of texts, got 'policy'"),
+        (
+            KNNRouter(1).fit([[0.0, 1.0], [1.0, 0.0]], ["small", "large"]),
+            "router must be a fitted router of texts, and this KNNRouter was fitted on rows of 2 numbers",
+        ),
+    ],
+)
+def test_what_is_no_router_is_said(router: Any, message: str) -> None:
+    with pytest.raises(RouterInputError, match=f"DialogueRouter: {message}"):
+        DialogueRouter(router)
+
+
+@pytest.mark.parametrize("router", [KNNRouter(), make_pipeline(TfidfVectorizer(), KNNRouter())])
+def test_an_unfitted_router_routes_nothing(router: Any) -> None:
+    with pytest.raises(
+        NotFittedError, match=rf"DialogueRouter: this {type(router).__name__} is not fitted; fit it on texts"
+    ):
+        DialogueRouter(router)
+
+
+@pytest.mark.parametrize(
+    ("experts", "message"),
+    [
+        ([small, large], "experts must be a mapping, got list"),
+        ({"small": small, "large": "model"}, r"1 of 2 are none, the first is that of 'large', a str"),
+    ],
+)
+def test_experts_are_checked(experts: Any, message: str) -> None:
+    with pytest.raises(RouterInputError, match=message):
+        DialogueRouter(ByWord(), experts)
+
+
+@pytest.mark.parametrize(
+    ("system", "user", "options", "message"),
+    [
+        (None, "hello", {}, "system must be what was said, a text, got NoneType; '' where nothing was"),
+        ("", 3, {}, "user must be what was said, a text, got int"),
+        ("", ["hello"], {}, "user must be what was said, a text, got list"),
+        ("", "hello", {"logged": [{}]}, "logged must be a mapping, got list"),
+    ],
+)
+def test_a_turn_is_two_texts(system: Any, user: Any, options: dict[str, Any], message: str) -> None:
+    dialogue = DialogueRouter(ByWord(), {"small": small, "large": large})
+    dialogue.reset({"area": "north"})
+    with pytest.raises(RouterInputError, match=f"DialogueRouter: {message}"):
+        dialogue.take_turn(system, user, **options)
+    assert dialogue.state == {"area": "north"}
+
+
+@pytest.mark.parametrize(
+    ("turns", "options", "message"),
+    [
+        ("hello", {}, r"turns must be a list of pairs \(system, user\), got one str"),
+        (3, {}, "turns must be a list of pairs .*, got one int"),
+        (["hi", ("", "a")], {}, "turns must be pairs .*, 1 of 2 are none, the first is turn 0, a str"),
+        ([("", "a"), ("", "b", "c")], {}, "turns must be pairs .*, 1 of 2 are none, the first is turn 1, a tuple"),
+        ([("", "a")], {"logged": {"small": {}}}, "logged needs a list with one entry per turn, got one dict"),
+        ([("", "a")], {"states": "north"}, "states needs a list with one entry per turn, got one str"),
+        ([("", "a")], {"states": ["north"]}, "state must be a mapping, got str"),
+    ],
+)
+def test_a_dialogue_is_a_list_of_turns(turns: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(RouterInputError, match=f"DialogueRouter: {message}"):
+        DialogueRouter(ByWord(), {"small": small, "large": large}).run(turns, **options)
+
+
+@pytest.mark.parametrize("user", ["", "x" * 100_000, "漢字 テスト", "a\x00b\x1b[31m", "\ud800"])
+def test_any_text_is_a_turn(user: str) -> None:
+    texts = [serialize_turn({}, "", words) for words in ("thai food", "greek food", "two nights", "one night")]
+    router = make_pipeline(TfidfVectorizer(), KNNRouter(1)).fit(texts, ["small", "small", "large", "large"])
+    turn = DialogueRouter(router, {"small": small, "large": large}).take_turn("", user)
+    assert turn.text.endswith(user)
+    assert turn.arm in ("small", "large")
+
+
+def test_an_empty_dialogue_is_one() -> None:
+    assert DialogueRouter(ByWord(), {"small": small, "large": large}).run([]) == []

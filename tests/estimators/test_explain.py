@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import polars as pl
 import pytest
 from scipy.sparse import csr_array
+from sklearn.exceptions import NotFittedError
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
 from defer import Budget, OutcomeLog, Share, make_pipeline
-from defer.estimators import KNNRouter, PostHocDeferral, QualityRouter, RandomMixture, SingleArm, TunedRouter
+from defer.estimators import (
+    KNNRouter,
+    PostHocDeferral,
+    QualityRouter,
+    RandomMixture,
+    SessionRouter,
+    SingleArm,
+    TunedRouter,
+)
 from defer.estimators.explain import Explanation, explain
-from defer.estimators.local_outcomes import local_outcomes, similarities
+from defer.estimators.local_outcomes import Comparison, local_outcomes, similarities
 from defer.exceptions import InfeasibleLimitError, RouterInputError
 
 WORDS = ("tree", "river", "stone", "house")
@@ -170,7 +182,6 @@ def test_similarity_by_kind_of_features() -> None:
 
 
 def test_frames_compare_their_numbers() -> None:
-    pd = pytest.importorskip("pandas")
     frame = pd.DataFrame({"size": [1.0, 5.0, 6.0], "kind": ["a", "b", "a"]})
     assert similarities(frame, frame.iloc[[2]], metric=None)[0].argmax() == 2
     with pytest.raises(RouterInputError, match="none of the 1 columns of the queries is numeric"):
@@ -266,6 +277,9 @@ def test_one_arm_and_no_costs(full_log: OutcomeLog) -> None:
         ({"n_neighbors": 0}, r"n_neighbors must be an integer >= 1, got 0"),
         ({"n_local": 2.5}, r"n_local must be an integer >= 1, got 2.5"),
         ({"n_local": True}, r"n_local must be an integer >= 1, got True"),
+        ({"level": "a"}, r"level must be in \(0, 1\), got 'a'"),
+        ({"level": None}, r"level must be in \(0, 1\), got None"),
+        ({"limit": 0.5}, "limit must be a Budget, QualityTarget, Share, Capacity or RiskLevel, or None, got float"),
         ({"level": 1.0}, r"level must be in \(0, 1\), got 1.0"),
         ({"query": 3.0}, r"query must be a text, a row of numbers or a batch of one, got 3.0"),
         ({"query": np.zeros((2, 2))}, r"query must be one query, got a batch of 2"),
@@ -278,11 +292,187 @@ def test_wrong_options_are_named(options: dict[str, Any], message: str, parts: t
         explain(fitted("linear", train), **{"query": train.X[0], **options})
 
 
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ([], r"query must be a text, a row of numbers or a batch of one, got one without values, of shape \(0,\)"),
+        (np.zeros((0, 2)), r"got one without values, of shape \(0, 2\)"),
+        (pd.Series([], dtype=float), r"got one without values, of shape \(0,\)"),
+        (np.zeros((1, 1, 2)), r"a row of numbers or a batch of one, got an array of shape \(1, 1, 2\)"),
+        ([[1.0, 2.0], [3.0]], r"got rows of different lengths: \[\[1.0, 2.0\], \[3.0\]\]"),
+        (
+            {"a": 1.0, "b": 2.0},
+            r"got a dict with the keys \['a', 'b'\]; give its values in the order of the columns, or a frame",
+        ),
+        (None, "a row of numbers or a batch of one, got None"),
+        (b"ab", "a row of numbers or a batch of one, got b'ab'"),
+        ({1.0, 2.0}, "a row of numbers or a batch of one, got {1.0, 2.0}"),
+        ([1.0, "a"], "got a row with 1 of 2 values that are no numbers, the first is 'a' in place 1"),
+        ([1.0, 2.0, 3.0], "query has 3 numbers, and the router was fitted on rows of 2"),
+        ([[1.0]], "query has 1 numbers, and the router was fitted on rows of 2"),
+        ([1.0, np.nan], "query has 1 of 2 numbers that are not finite, the first is nan in place 1"),
+        ([[-np.inf, np.nan]], "query has 2 of 2 numbers that are not finite, the first is -inf in place 0"),
+        ("a text", "query is a text, 'a text', and the router was fitted on rows of 2 numbers"),
+        ([["a", "b"]], r"query holds texts, \['a', 'b'\], and the router was fitted on rows of 2 numbers"),
+        (pd.DataFrame({"a": [1.0, 2.0], "b": [1.0, 2.0]}), "query must be one query, got a batch of 2"),
+        (pl.Series(["a", "b"]), "query must be one query, got a batch of 2"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["linear", "pipeline", "piped tuned"])
+def test_what_is_no_query_is_said(kind: str, query: Any, message: str, parts: tuple[OutcomeLog, OutcomeLog]) -> None:
+    router = fitted(kind, parts[0])
+    for log in (None, parts[1]):
+        with pytest.raises(RouterInputError, match=f"^explain: .*{message}"):
+            explain(router, query, log=log)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        ["a tree", "a river"], [1.0, 2.0], np.zeros((1, 3)), [["tree"]], pd.DataFrame({"prompt": ["tree"]}), [None], b"tree",
+        {"prompt": "tree"}, np.array("tree"),
+    ],
+)  # fmt: skip
+def test_what_is_no_text_is_said(query: Any, text_router: tuple[Any, OutcomeLog]) -> None:
+    router, log = text_router
+    for given in (None, log):
+        with pytest.raises(RouterInputError, match=r"^explain: query must be "):
+            explain(router, query, log=given)
+
+
+def test_a_row_or_a_series_is_a_query(
+    parts: tuple[OutcomeLog, OutcomeLog], text_router: tuple[Any, OutcomeLog]
+) -> None:
+    train, _ = parts
+    router, row = fitted("linear", train), np.array([0.25, -1.0])
+    expected = explain(router, row).as_dict()
+    for query in (
+        row.tolist(),
+        tuple(row),
+        row[None],
+        pd.Series(row),
+        pl.Series(row),
+        pd.Series(row, index=["a", "b"]),
+    ):
+        assert explain(router, query).as_dict() == expected
+    texts, log = text_router
+    shown = explain(texts, "river 7", log=log).as_dict()
+    assert shown["query"] == "river 7"
+    for given in (
+        ["river 7"],
+        np.array(["river 7"]),
+        pd.Series(["river 7"]),
+        pl.Series(["river 7"]),
+        np.str_("river 7"),
+    ):
+        assert explain(texts, given, log=log).as_dict() == shown
+
+
+def test_a_row_of_a_frame_keeps_its_names(parts: tuple[OutcomeLog, OutcomeLog]) -> None:
+    train, _ = parts
+    frame = pd.DataFrame(train.X, columns=["size", "kind"])
+    router = QualityRouter().fit(frame, train.quality, cost=train.cost)
+    found = explain(router, frame.iloc[3])
+    assert found.query == tuple(frame.iloc[3])
+    assert found.as_dict() == explain(router, frame.iloc[[3]]).as_dict()
+
+
+@pytest.mark.parametrize(
+    ("router", "message"),
+    [
+        (QualityRouter, r"explain: router must be a router, got the class QualityRouter; write QualityRouter\(\)"),
+        (None, "explain: router must be a router, or a pipeline of defer.make_pipeline, got None"),
+        ("policy", "explain: router must be a router, or a pipeline of defer.make_pipeline, got 'policy'"),
+        (
+            StandardScaler(),
+            "explain: router must be a router, or a pipeline of defer.make_pipeline, got StandardScaler",
+        ),
+    ],
+)
+def test_what_is_no_router_is_said(router: Any, message: str) -> None:
+    with pytest.raises(RouterInputError, match=message):
+        explain(router, [0.0, 1.0])
+
+
+@pytest.mark.parametrize("router", [QualityRouter(), make_pipeline(TfidfVectorizer(), QualityRouter())])
+def test_an_unfitted_router_explains_nothing(router: Any) -> None:
+    with pytest.raises(NotFittedError, match="is not fitted yet"):
+        explain(router, "a text")
+
+
+@pytest.mark.parametrize("wrap", [SessionRouter.around, SessionRouter])
+def test_a_router_of_sessions_is_explained_by_what_is_inside(wrap: Any, text_router: tuple[Any, OutcomeLog]) -> None:
+    router, log = text_router
+    wrapped = wrap(router)
+    if wrap is SessionRouter:
+        wrapped.fit(log.X, log.quality, cost=log.cost)
+    expected, found = (explain(which, "river 7", log=log).as_dict() for which in (router, wrapped))
+    assert (found.pop("router"), expected.pop("router")) == ("SessionRouter", "TfidfVectorizer → QualityRouter")
+    assert found == expected
+
+
+def test_a_query_far_from_the_log_is_told(
+    parts: tuple[OutcomeLog, OutcomeLog], text_router: tuple[Any, OutcomeLog]
+) -> None:
+    train, test = parts
+    for kind in ("linear", "neighbors"):
+        router = fitted(kind, train)
+        for query in ([50.0, 50.0], [1e300, -1e300]):
+            found = explain(router, query, log=test)
+            assert found.is_far
+            assert found.as_dict()["is_far"]
+            assert any("predictions extrapolate" in note or "similar at all" in note for note in found.notes)
+        assert not any(explain(router, row, log=test).is_far for row in test.X[:20])
+        assert not explain(router, [50.0, 50.0], log=test.select(rows=np.arange(19))).is_far
+        assert not explain(router, [50.0, 50.0]).is_far
+    router, log = text_router
+    assert explain(router, "漢字", log=log).is_far
+    assert not explain(router, "river 7", log=log).is_far
+
+
+@pytest.mark.parametrize("metric", [None, "cosine", "euclidean"])
+@pytest.mark.parametrize("form", [np.asarray, csr_array])
+def test_the_loneliest_logged_query_is_found(metric: Any, form: Any) -> None:
+    rng = np.random.default_rng(4)
+    X = form(rng.normal(size=(60, 3)) * [1.0, 10.0, 0.1])
+    compared = Comparison.of(X, metric=metric)
+    nearest = [np.delete(similarities(X, X[[row]], metric=metric)[0], row).max() for row in range(60)]
+    assert compared.least_nearest() == pytest.approx(min(nearest))
+
+
+def test_a_query_like_the_logged_ones_is_seldom_far() -> None:
+    """At most 1 in 101 where all are exchangeable; 60 of 2,000 is beyond that by more than six standard errors."""
+    rng = np.random.default_rng(8)
+    far = 0
+    for _ in range(200):
+        X = rng.normal(size=(110, 2))
+        compared = Comparison.of(X[:100], metric="euclidean")
+        least = compared.least_nearest()
+        far += sum(compared.similarities(row[None]).max() < least for row in X[100:])
+    assert 0 < far < 60
+
+
+def test_large_numbers_do_not_overflow() -> None:
+    X = np.array([[1.0, 2.0], [2.0, 1.0], [-1.0, 0.5]])
+    for metric in (None, "cosine", "euclidean"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            close = similarities(X, np.array([[1e300, 2e300]]), metric=metric)[0]
+        assert np.isfinite(close).all()
+    assert similarities(X, np.array([[1e300, 2e300]]), metric="cosine")[0][0] == pytest.approx(1.0)
+
+
 def test_a_log_that_does_not_fit_is_refused(parts: tuple[OutcomeLog, OutcomeLog]) -> None:
     train, test = parts
     router = fitted("linear", train)
     with pytest.raises(RouterInputError, match="log= has no queries"):
         explain(router, test.X[0], log=replace(test, X=None))
+    with pytest.raises(RouterInputError, match="log= must be an OutcomeLog, got str"):
+        explain(router, test.X[0], log="test.parquet")  # type: ignore[arg-type]
+    with pytest.raises(RouterInputError, match="log= has texts as queries, and the router takes rows of numbers"):
+        explain(router, test.X[0], log=replace(test, X=["a"] * len(test)))
+    with pytest.raises(RouterInputError, match="log= has queries of 3 columns, and the router takes rows of 2"):
+        explain(router, test.X[0], log=replace(test, X=np.zeros((len(test), 3))))
     other = OutcomeLog.from_arrays(test.X, test.quality.view(np.ndarray), arms=["x", "y", "z"])
     with pytest.raises(
         RouterInputError, match=r"none of the router's arms; the router has \['small', 'medium', 'large'\]"

@@ -89,6 +89,12 @@ def test_a_bandit_log_without_propensities_warns_and_a_log_with_gaps_does_not() 
         ([[1.0, 0.0]], {}, r"inconsistent numbers of samples: X has 3 rows, y has 1"),
         ([[1, NAN], [0, NAN], [1, NAN]], {}, "y: 1 of 2 arms have no observed quality, the first is 1; leave them out"),
         ([[1, np.inf], [0, 1], [1, 0]], {}, "y: 1 values are infinite, the first in row 0, arm 1; NaN means not observed"),
+        (
+            [[1, 0], [-1e160, 1], [1, 2e100]],
+            {},
+            r"y: 2 values are beyond 1e\+100, the first in row 1, arm 0 \(-1e\+160\); divide the whole table by one number",
+        ),
+        ("full", {"cost": [[1, 1], [1, 1e101], [1, 1]]}, r"cost: 1 values are beyond 1e\+100, the first in row 1, arm 1 \(1e\+101\)"),
         ([["0.5", "1"]] * 3, {}, "y must be numbers, and it holds text, first '0.5'"),
         (np.array([[0.5, "good"]] * 3, dtype=object), {}, "y must be numbers, and it holds text, first 'good'"),
         (pd.DataFrame({"a": [1.0] * 3, "b": ["x"] * 3}), {}, "y: column 'b' is of type String, but must be numeric"),
@@ -141,3 +147,18 @@ def test_what_is_given_is_not_changed() -> None:
     read_outcomes(quality, n=2, cost=cost, propensity=[0.5, 1.0])
     np.testing.assert_array_equal(quality, before[0])
     np.testing.assert_array_equal(cost, before[1])
+
+
+def test_rows_are_taken_from_every_table() -> None:
+    y = [[1.0, NAN], [NAN, 0.0], [0.5, 0.25]]
+    outcomes = read_outcomes(
+        y, n=3, cost=[[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], propensity=[0.5, 0.25, 0.1], sample_weight=[1.0, 2.0, 3.0]
+    )
+    part = outcomes.of_rows(np.array([2, 1]))
+    np.testing.assert_array_equal(part.quality, [[0.5, 0.25], [NAN, 0.0]])
+    np.testing.assert_array_equal(part.cost, [[5.0, 6.0], [3.0, 4.0]])
+    np.testing.assert_array_equal(part.weight, [3.0, 8.0])
+    np.testing.assert_array_equal(part.sample_weight, [3.0, 2.0])
+    np.testing.assert_array_equal(part.propensity, [1.0, 0.25])
+    assert part.cell_propensity is None
+    assert (part.weighting, part.arms.tolist()) == (outcomes.weighting, outcomes.arms.tolist())

@@ -8,6 +8,7 @@ import pytest
 from sklearn import config_context
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError, UnsetMetadataPassedError
+from sklearn.feature_extraction import DictVectorizer, FeatureHasher
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV, KFold
@@ -155,12 +156,44 @@ def test_a_frame_is_not_routed_by_its_column_names(method):
     router = make_pipeline(TfidfVectorizer(), QualityRouter()).fit(
         frame["prompt"], [[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]
     )
-    for wrong in (frame, frame[["prompt"]]):
+    for wrong in (frame, frame[["prompt"]], frame[["prompt"]].iloc[:1]):  # one row: as many as column names
         with pytest.raises(
-            RouterInputError, match=r"made \d rows of 3 queries: a step for texts takes a list or one column"
+            RouterInputError, match=r"X must be a list of texts, got a frame with the columns .*; pass the one column"
         ):
             getattr(router, method)(wrong)
     assert len(getattr(router, method)(frame["prompt"])) == 3
+
+
+@pytest.mark.parametrize("queries", [np.zeros((3, 2)), [[1.0, 2.0]] * 3, ["add", None, "two"], [1.0, 2.0, 3.0]])
+def test_numbers_are_no_texts(queries: Any) -> None:
+    """A vectoriser itself would say that an array has no attribute 'lower'."""
+    texts, quality = ["add two", "write a poem", "add one"], [[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]
+    router = make_pipeline(TfidfVectorizer(), QualityRouter())
+    with pytest.raises(RouterInputError, match="RouterPipeline: X must be a list of texts"):
+        router.fit(queries, quality)
+    with pytest.raises(RouterInputError, match="RouterPipeline: X must be a list of texts"):
+        router.fit(texts, quality).route(queries)
+
+
+@pytest.mark.parametrize(
+    "step", [FeatureHasher(16, input_type="string"), TfidfVectorizer(analyzer=list), DictVectorizer()]
+)
+def test_steps_for_tokens_and_counts_get_them(step: Any) -> None:
+    queries: list[Any] = [["add", "two"], ["write", "poem"], ["add", "one"]]
+    if isinstance(step, DictVectorizer):
+        queries = [dict.fromkeys(tokens, 1.0) for tokens in queries]
+    router = make_pipeline(step, QualityRouter()).fit(queries, [[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
+    assert router.predict(queries).tolist() == [0, 1, 0]
+
+
+def test_steps_that_make_other_rows_are_named() -> None:
+    frame = pd.DataFrame({"prompt": ["add two", "write a poem", "add one"], "domain": ["maths", "prose", "maths"]})
+    router = make_pipeline(TfidfVectorizer(preprocessor=str), QualityRouter())
+    router.fit(frame["prompt"], [[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
+    with pytest.raises(
+        RouterInputError, match=r"made 2 rows of 3 queries: a step for texts takes a list or one column"
+    ):
+        router.route(frame)
 
 
 @pytest.mark.parametrize(("queries", "message"), [("add two", "X is one str"), ([], "X has no queries")])

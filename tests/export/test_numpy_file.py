@@ -22,10 +22,10 @@ from sklearn.tree import DecisionTreeRegressor
 import defer.export
 from defer import Budget, OutcomeLog, Share, make_pipeline
 from defer.datasets import load_tiny
-from defer.estimators import KNNRouter, QualityRouter, RandomMixture, SentenceEmbedder, StackedRouter, TunedRouter
+from defer.estimators import KNNRouter, QualityRouter, RandomMixture, SentenceEmbedder, SessionRouter, TunedRouter
 from defer.estimators.text import router as text_router
 from defer.exceptions import RouterInputError
-from defer.export import NumpyPolicy, to_numpy, to_onnx
+from defer.export import NumpyPolicy, semantic_router_config, to_numpy, to_onnx
 
 RUNTIME = Path(defer.export.__file__).parent / "runtime.py"
 
@@ -280,11 +280,54 @@ def test_routers_for_text_that_cannot_be_written_name_one_that_can(export: Any, 
     texts, quality = [f"text {number}" for number in range(12)], [[1.0, 0.0], [0.0, 1.0]] * 6
     embedder = SentenceEmbedder()
     embedder._encoder = None
-    embedded = make_pipeline(TfidfVectorizer(), QualityRouter()).fit(texts, quality)
-    embedded.steps[0] = ("union", FeatureUnion([("words", embedded.steps[0][1]), ("meaning", embedder)]))
-    blend = make_pipeline(StackedRouter([("ridge", QualityRouter())], features=[("words", TfidfVectorizer())], cv=2))
-    for router, name in ((embedded, "the step SentenceEmbedder"), (blend.fit(texts, quality), "StackedRouter")):
+    alone, beside = (make_pipeline(TfidfVectorizer(), QualityRouter()).fit(texts, quality) for _ in range(2))
+    beside.steps[0] = ("union", FeatureUnion([("words", beside.steps[0][1]), ("meaning", embedder)]))
+    alone.steps[0] = ("embedder", embedder)
+    cost = [[1.0, 2.0]] * 12
+    blend = defer.router("auto", embeddings=False).fit(texts, quality, cost=cost)
+    tuned = TunedRouter(defer.router("auto", embeddings=False), defer.Budget(mean_cost=1.5), cv=2)
+    tuned.fit(texts, quality, cost=cost)
+    for router, name in (
+        (beside, "the step SentenceEmbedder"), (alone, "the step SentenceEmbedder"), (blend, "StackedRouter"),
+        (tuned, "StackedRouter"),
+    ):  # fmt: skip
         with pytest.raises(
-            RouterInputError, match=rf"{name} cannot be exported .*fit defer\.router\(embeddings=False\)"
+            RouterInputError,
+            match=rf"{name} cannot be exported as arrays; what can is QualityRouter on .* or KNNRouter; .*; for texts fit "
+            r"defer\.router\(embeddings=False\), of kind 'ridge', in its place, or use defer\.save or "
+            r"defer\.export\.litellm_router where this library runs",
         ):
             export(router, tmp_path / "policy")
+        assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("export", [to_numpy, to_onnx])
+def test_a_router_of_sessions_is_exported_by_what_is_inside(export: Any, full_log: OutcomeLog, tmp_path: Path) -> None:
+    router = SessionRouter(QualityRouter()).fit(full_log.X, full_log.quality, cost=full_log.cost)
+    with pytest.raises(
+        RouterInputError, match=r"SessionRouter cannot be exported .*; export its router_, which decides"
+    ):
+        export(router, tmp_path / "policy")
+    export(router.router_, tmp_path / "policy")
+    assert len(list(tmp_path.glob("policy*"))) == 1
+
+
+@pytest.mark.parametrize(
+    "export", [to_numpy, to_onnx, lambda router, file: semantic_router_config(router, 3, endpoints={})]
+)
+@pytest.mark.parametrize(
+    ("router", "message"),
+    [
+        (
+            QualityRouter,
+            r"only a fitted router can be exported, got the class QualityRouter; fit QualityRouter\(\) first",
+        ),
+        (QualityRouter(), "only a fitted router can be exported, and this QualityRouter is not fitted"),
+        (make_pipeline(TfidfVectorizer(), QualityRouter()), "and this RouterPipeline is not fitted"),
+        (None, "only a fitted router can be exported, got None"),
+        (StandardScaler(), r"only a fitted router can be exported, got StandardScaler\(\)"),
+    ],
+)
+def test_what_is_no_fitted_router_is_said(export: Any, router: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(RouterInputError, match=message):
+        export(router, tmp_path / "policy")

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from defer.exceptions import OutcomeLogError
-from defer.portfolios.preferences import battles, preference_table
+from defer.portfolios.preferences import battles, preference_table, shares_beside
 
 
 @pytest.mark.parametrize(
@@ -64,6 +64,7 @@ def test_battles_are_all_pairs_of_observed_outcomes() -> None:
     rng = np.random.default_rng(0)
     quality = rng.integers(3, size=(40, 4)) / 2.0
     quality[rng.random((40, 4)) < 0.3] = np.nan
+    quality[np.isfinite(quality).sum(axis=1) == 1] = np.nan
     found = battles(quality)
     expected = {
         (row, a, b): 0.5 + 0.5 * np.sign(quality[row, a] - quality[row, b])
@@ -74,7 +75,7 @@ def test_battles_are_all_pairs_of_observed_outcomes() -> None:
     triples = zip(found.row.tolist(), found.first.tolist(), found.second.tolist(), strict=True)
     assert dict(zip(triples, found.win.tolist(), strict=True)) == expected
     assert len(found) == len(expected)
-    assert found.within_rows
+    assert found.within_row.all()
     assert (np.diff(found.row) >= 0).all()
 
 
@@ -92,13 +93,44 @@ def test_single_outcomes_fight_all_outcomes_of_the_other_arms() -> None:
     quality = np.full((n, 3), np.nan)
     quality[np.arange(n), arm] = value
     found = battles(quality, weight)
-    assert not found.within_rows
+    assert not found.within_row.any()
     assert len(found) == 2 * int((weight > 0).sum())
     for row, first, second, win in zip(found.row, found.first, found.second, found.win, strict=True):
         assert first == arm[row]
         other = arm == second
         share = (other & (value < value[row])) + 0.5 * (other & (value == value[row]))
         assert win == pytest.approx(weight @ share / weight[other].sum())
+
+
+def test_every_row_is_read_by_itself() -> None:
+    # One row of two outcomes among single ones: its battle stands beside theirs, and its outcomes are among the others'.
+    nan = np.nan
+    quality = np.array([[1.0, nan, nan], [nan, 0.5, nan], [nan, nan, nan], [0.0, 1.0, nan], [nan, nan, 0.2]])
+    found = battles(quality, np.array([1.0, 3.0, 1.0, 1.0, 2.0]))
+    table = {
+        (row, first, second): (win, within)
+        for row, first, second, win, within in zip(
+            found.row.tolist(), found.first.tolist(), found.second.tolist(), found.win.tolist(),
+            found.within_row.tolist(), strict=True,
+        )
+    }  # fmt: skip
+    assert table == {
+        (0, 0, 1): (pytest.approx(0.75 + 0.25 / 2), False),
+        (0, 0, 2): (1.0, False),
+        (1, 1, 0): (0.5, False),
+        (1, 1, 2): (1.0, False),
+        (3, 0, 1): (0.0, True),
+        (4, 2, 0): (0.5, False),
+        (4, 2, 1): (0.0, False),
+    }
+
+
+def test_shares_below_and_above() -> None:
+    below, above = shares_beside(np.array([0.5, 2.0, -1.0]), np.array([1.0, 0.5, 0.0]), np.array([2.0, 1.0, 1.0]))
+    assert below.tolist() == [0.25, 1.0, 0.0]
+    assert above.tolist() == [0.5, 0.0, 1.0]
+    for share in shares_beside(np.array([0.5]), np.array([1.0]), np.zeros(1)):
+        assert share.tolist() == [0.0]
 
 
 def test_nothing_observed_and_one_arm_are_no_battles() -> None:

@@ -150,3 +150,40 @@ def test_a_plan_of_too_many_states_is_refused(monkeypatch: pytest.MonkeyPatch) -
     ):
         plan_turns(np.zeros((6, 3)), gain=gain)
     assert len(plan_turns(np.zeros((6, 3)))) == 6
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"arm": ["small"]}, "session must have one entry for each of 1 turns, got 2"),
+        ({"arm": "small"}, "arm must be one name for every turn, got one str, 'small'"),
+        ({"session": [1]}, "session must have one entry for each of 2 turns, got 1"),
+        ({"session": "ab"}, "session must have one entry for each of 2 turns, got one str"),
+        ({"input_tokens": 5}, "input_tokens must have one entry for each of 2 turns, got one int"),
+        ({"time": [1.0]}, "time must have one entry for each of 2 turns, got 1"),
+    ],
+)
+def test_turns_are_as_many_everywhere(wrong: dict[str, Any], message: str) -> None:
+    given: dict[str, Any] = {
+        "arm": ["small", "small"],
+        "session": [1, 1],
+        "input_tokens": [5, 6],
+        "output_tokens": [1, 1],
+    }
+    given |= wrong
+    with pytest.raises(PortfolioError, match=f"prompt cache: {message}"):
+        session_cost(PORTFOLIO, given.pop("arm"), **given)
+
+
+@pytest.mark.parametrize(
+    ("utility", "gain", "message"),
+    [
+        ([1.0, 2.0], None, r"utility must have shape \(t, m\), got \(2,\)"),
+        ([[1.0, 2.0]], np.zeros((2, 2, 2)), r"gain must have shape \(1, 1, 2\), got \(2, 2, 2\)"),
+        ([[1.0, 2.0], [np.nan, 1.0]], None, "utility has 1 values that are NaN, the first in turn 1"),
+        ([[1.0, 2.0]], np.full((1, 1, 2), np.nan), "gain has 2 values that are NaN, the first in turn 0"),
+    ],
+)
+def test_a_plan_needs_tables_that_fit(utility: Any, gain: Any, message: str) -> None:
+    with pytest.raises(PortfolioError, match=f"plan_turns: {message}"):
+        plan_turns(utility, gain=gain)

@@ -110,6 +110,8 @@ class PostHocDeferral(PricedDeferral):
     partial_ : PartialScores or None
     n_iter_ : int
         Iterations of the solver for "partial"; else 1.
+    trained_cost_weight_ : float
+        Cost weight at the time of the fit, for "partial", which learns utility as a whole.
 
     Notes
     -----

@@ -40,7 +40,7 @@ class BradleyTerryRouter(PreferenceRouter):
 
     A battle whose prompt has the cosine c to the query weighs gamma ** (1 + c / largest cosine).  Preference data come as
     `defer.portfolios.preferences.preference_table`; of ordinary outcomes every two observed arms of a row are a battle,
-    won by the higher quality.
+    won by the higher quality; single ones fight the outcomes of other rows.
 
     Parameters
     ----------
@@ -75,8 +75,8 @@ class BradleyTerryRouter(PreferenceRouter):
     Notes
     -----
     Scores are strengths of sum zero over tiers, in units of the logistic curve (Elo points times ln 10 / 400).
-    A query without a positive cosine gets the ordinary model.  The tiers minimise the variance of the ratings within them,
-    exactly; the ratings are Bradley-Terry's on the unweighted log.  That, `prior` and the reading of bandit logs
+    A query without a positive cosine gets the ordinary model, the one that ``gamma=1`` gives to all.  The tiers minimise the variance of the ratings within them,
+    exactly; the ratings are Bradley-Terry's on the unweighted log.  That, `prior` and the reading of single outcomes
     (see `defer.portfolios.preferences.battles`) are our choices.  Training scores, which set the scale of quality, leave
     out the query itself and its duplicates, on at most 2,000 evenly spaced rows.
 
@@ -168,8 +168,10 @@ class BradleyTerryRouter(PreferenceRouter):
             cosine = safe_sparse_dot(unit[rows], self.queries_.T, dense_output=True)
             if twin is not None:
                 cosine[twin[rows, None] == self.twin_] = -np.inf
-            # Divided by that of the most similar battle, in whose unit the prior is.
-            weight = similarity_weights(cosine, gamma=self.gamma) / self.gamma**2
+            weight = similarity_weights(cosine, gamma=self.gamma)
+            # Divided by that of the most similar battle, in whose unit the prior is; 0 where all battles are left out.
+            nearest = np.take_along_axis(weight, cosine.argmax(axis=1)[:, None], axis=1)
+            weight /= np.where(nearest > 0, nearest, 1.0)
             wins = np.asarray(weight @ self.wins_, dtype=np.float64).reshape(-1, k, k)
             scores[rows] = bradley_terry(wins, prior=self.prior)[:, self.tier_]
         return scores

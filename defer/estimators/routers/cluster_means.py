@@ -108,7 +108,7 @@ class ClusterMeans:
         value = _shrunk(mean + _ratio(total, mass), start, count, prior)
         return cls(value.T.copy(), count.T.copy(), difficulty, prior, float(level.mean()), level_count, low, high)
 
-    def with_arm(self, outcome: Floats, label: Ints) -> ClusterMeans:
+    def with_arm(self, outcome: Floats, label: Ints, propensity: Floats | None = None) -> ClusterMeans:
         """The same means, and those of one more arm in the last place.
 
         Parameters
@@ -116,15 +116,21 @@ class ClusterMeans:
         outcome : array of shape (k,)
         label : array of shape (k,)
             Cluster of every query.
+        propensity : array of shape (k,), optional
         """
+        weight = np.ones(len(outcome)) if propensity is None else 1.0 / propensity
+        n_clusters = len(self.difficulty)
         # Differences from one outcome, so that a constant price stays what it is.
-        level = float(outcome[0] + np.mean(outcome - outcome[0] - self.difficulty[label]))
-        level += self.level_count / (len(outcome) + self.level_count) * (self.level - level)
+        level = float(outcome[0] + np.average(outcome - outcome[0] - self.difficulty[label], weights=weight))
+        # The effective number of outcomes behind a mean, as at fit.
+        worth = weight.sum() ** 2 / (weight**2).sum()
+        level += self.level_count / (worth + self.level_count) * (self.level - level)
         low, high = min(self.low, float(outcome.min())), max(self.high, float(outcome.max()))
         start = np.clip(level + self.difficulty, low, high)
-        count = np.bincount(label, minlength=len(start)).astype(np.float64)
-        total = np.bincount(label, weights=outcome - outcome[0], minlength=len(start))
-        value = _shrunk(outcome[0] + _ratio(total, count), start, count, self.prior)
+        mass = np.bincount(label, weights=weight, minlength=n_clusters)
+        count = _ratio(mass**2, np.bincount(label, weights=weight**2, minlength=n_clusters))
+        total = np.bincount(label, weights=weight * (outcome - outcome[0]), minlength=n_clusters)
+        value = _shrunk(outcome[0] + _ratio(total, mass), start, count, self.prior)
         return replace(self, value=np.vstack([self.value, value]), count=np.vstack([self.count, count]))
 
 

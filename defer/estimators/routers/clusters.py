@@ -22,7 +22,14 @@ from defer.estimators.arm_addition import ArmAddition, ArmTrial
 from defer.estimators.deferral.parameter_checks import check_choices, check_counts, seed_of
 from defer.estimators.outcomes_input import Outcomes
 from defer.estimators.routers.cluster_means import ClusterMeans, members
-from defer.estimators.routers.query_rows import as_floats, check_costs_given, check_numbers, equal_rows, weighted_rows
+from defer.estimators.routers.query_rows import (
+    as_floats,
+    as_squarable,
+    check_costs_given,
+    check_numbers,
+    equal_rows,
+    weighted_rows,
+)
 from defer.exceptions import RouterInputError
 
 __all__ = ["ClusterRouter", "QueryClusters"]
@@ -51,8 +58,8 @@ class ClusterRouter(ArmAddition):
         outcomes on easy queries do not make an arm good, and `add_arm` draws the mean of an arm of few outcomes towards that of
         the others.
     cost : {"mean", "cluster"}, default="mean"
-        Predict each arm's cost by its mean over all training queries or over those of the cluster, shrunk to it;
-        for the latter `fit` needs costs.
+        What costs are predicted by, as in `KNNRouter`; the costs themselves are given to `fit`.  "mean" is each arm's mean over all
+        training queries, "cluster" that over those of the cluster, shrunk to it; for the latter `fit` needs costs.
     cost_weight : float, default=0.0
         Quality given up per US dollar.
     random_state : int, Generator, RandomState instance or None
@@ -142,6 +149,7 @@ class ClusterRouter(ArmAddition):
         candidates = self._check_parameters()
         check_numbers(self, X)
         check_costs_given(self, outcomes, cost="cluster")
+        X = as_squarable(X, owner=type(self).__name__)
         seed = seed_of(self.random_state)
         X, outcomes = weighted_rows(X, outcomes)
         first, group = equal_rows(X)
@@ -226,16 +234,17 @@ class ClusterRouter(ArmAddition):
 
     def _of_clusters(self, means: ClusterMeans, X: Any) -> Floats:
         check_numbers(self, X)
+        X = as_squarable(X, owner=type(self).__name__)
         return np.ascontiguousarray(means.value[:, self.clusters_.assign(X)].T)
 
     def _add_arm(self, trial: ArmTrial) -> None:
         check_numbers(self, trial.X)
-        label = self.clusters_.assign(trial.X)
-        self.means_ = self.means_.with_arm(trial.quality, label)
+        label = self.clusters_.assign(as_squarable(trial.X, owner=type(self).__name__))
+        self.means_ = self.means_.with_arm(trial.quality, label, trial.propensity)
         if self.cost_means_ is not None:
             cost = np.asarray(trial.cost)
             known = np.isfinite(cost)
-            self.cost_means_ = self.cost_means_.with_arm(cost[known], label[known])
+            self.cost_means_ = self.cost_means_.with_arm(cost[known], label[known], trial.propensity[known])
 
 
 @dataclass(frozen=True, eq=False)
@@ -289,7 +298,8 @@ class QueryClusters:
 
     def assign(self, X: Any) -> Ints:
         """Cluster of every query, shape (n,)."""
-        X = as_floats(X).astype(self.centres.dtype, copy=False)
+        X = as_floats(X)
+        X = X.astype(np.promote_types(X.dtype, self.centres.dtype), copy=False)
         n, norms = X.shape[0], row_norms(self.centres, squared=True)
         label = np.empty(n, dtype=np.intp)
         block = max(1, _BLOCK_BYTES // (8 * len(self.centres) + 8 * X.shape[1]))

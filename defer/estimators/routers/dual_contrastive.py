@@ -22,6 +22,7 @@ from defer.estimators.routers.exemplar_search import unit_rows
 from defer.estimators.score_router import ScoreRouter
 from defer.exceptions import RouterInputError
 from defer.losses.contrastive import contrast_weights, dual_contrastive
+from defer.portfolios.preferences import shares_beside
 
 __all__ = ["DualContrastiveRouter"]
 
@@ -29,6 +30,8 @@ Floats = NDArray[np.float64]
 
 # Squared distance below which queries count as equal.
 _APART = 1e-6
+# Quality, on the scale from 0 to 1, up to which an arm may be a negative: that of `contrast_weights`.
+_WRONG_BELOW = 0.5
 
 
 class DualContrastiveRouter(ScoreRouter):
@@ -75,8 +78,12 @@ class DualContrastiveRouter(ScoreRouter):
     less that of its negatives, so that nothing is drawn at random; all queries are one batch, whose minimum L-BFGS looks for; a
     query is contrasted with the means of clusters in place of single queries drawn from them; clusters are of the embedding
     itself, not of its t-SNE; outcomes are put on the scale from 0 to 1 by the least and greatest that were observed before
-    positives and negatives are told apart; arms that tie share places.  Single outcomes per query, as in a bandit log, hold no
-    contrast: the arms then stay where they start.
+    positives and negatives are told apart; arms that tie share places.
+
+    An outcome that is the only one of its query, as all of a bandit log are, is contrasted with what is known of the other arms:
+    its arm is a positive against each of them by the share of their outcomes that lie below it and are negatives, and a negative,
+    where it is bad enough, by the share of those that lie above it.  Rows of both kinds may stand in one log.  This way of reading
+    single outcomes is ours.
 
     The contrast says which arms are better on a query, not by how much: scores are put on the scale of quality by
     `QualityScale` on the training queries.
@@ -134,7 +141,7 @@ class DualContrastiveRouter(ScoreRouter):
         units, weight = unit_rows(X), outcomes.weight
         weight = np.ones(len(outcomes.quality)) if weight is None else weight
         rows = np.flatnonzero(weight > 0)
-        positive, negative = self._contrast_of_arms(outcomes.quality[rows])
+        positive, negative = self._contrast_of_arms(outcomes.quality[rows], weight[rows])
         cluster = _clusters(units[rows], outcomes.sample_weight, rows, self.n_clusters)
         training = _Contrast(
             units[rows], positive, negative, cluster, weight[rows], float(self.temperature), float(self.balance), self.C
@@ -152,12 +159,38 @@ class DualContrastiveRouter(ScoreRouter):
         hidden = np.asarray(units @ self.projection_) + self.offset_
         return np.asarray(unit_rows(hidden) @ self.arm_embeddings_.T) / float(self.temperature)
 
-    def _contrast_of_arms(self, quality: Floats) -> tuple[Floats, Floats]:
+    def _contrast_of_arms(self, quality: Floats, weight: Floats) -> tuple[Floats, Floats]:
         low, high = np.nanmin(quality), np.nanmax(quality)
         if low == high:
             return np.zeros_like(quality), np.zeros_like(quality)
         scaled = (quality - low) / (high - low)
-        return contrast_weights(scaled, n_positive=self.n_positive, n_negative=self.n_negative)
+        positive, negative = contrast_weights(scaled, n_positive=self.n_positive, n_negative=self.n_negative)
+        alone = np.flatnonzero((np.isfinite(scaled).sum(axis=1) == 1) & (scaled.shape[1] > 1))
+        if len(alone):
+            positive[alone], negative[alone] = self._contrast_of_single(scaled, weight, alone)
+        return positive, negative
+
+    def _contrast_of_single(self, scaled: Floats, weight: Floats, rows: NDArray[np.intp]) -> tuple[Floats, Floats]:
+        """Contrast of outcomes that are the only ones of their queries with the outcomes of the other arms."""
+        m, seen = scaled.shape[1], np.isfinite(scaled)
+        arm = seen[rows].argmax(axis=1)
+        value = scaled[rows, arm]
+        positive, negative = np.zeros((len(rows), m)), np.zeros((len(rows), m))
+        for other in range(m):
+            outcomes, mass = scaled[seen[:, other], other], weight[seen[:, other]]
+            worse, better = shares_beside(value, outcomes, mass)
+            wrong = shares_beside(np.array([np.nextafter(_WRONG_BELOW, 1.0)]), outcomes, mass)[0]
+            # Only what is wrong is a negative, be it the other outcome or this one.
+            negative[:, other] = np.where(arm == other, 0.0, np.minimum(worse, wrong))
+            positive[:, other] = np.where((arm == other) | (value > _WRONG_BELOW), 0.0, better)
+        above, below = positive.sum(axis=1), negative.sum(axis=1)
+        contrast = above + below
+        good = np.where(contrast > 0, below / np.where(contrast > 0, contrast, 1.0), 0.0)
+        positive *= min(1.0, self.n_positive / (m - 1))
+        negative *= min(1.0, self.n_negative / (m - 1))
+        positive[np.arange(len(rows)), arm] = good
+        negative[np.arange(len(rows)), arm] = np.where(contrast > 0, 1.0 - good, 0.0)
+        return positive, negative
 
     def _check_options(self) -> None:
         owner = "DualContrastiveRouter"

@@ -88,6 +88,8 @@ class HybridRouter(BaseRouter):
     n_labelled_ : int array of shape (m,)
         Queries on which both the arm and the strong one were observed.
     model_ : SufficiencyModel
+    n_iter_ : int
+        Iterations of its solver.
     gap_scale_ : GapScale
         Puts probabilities on the scale of quality.
     threshold_ : array of shape (m,)

@@ -1,12 +1,14 @@
 """Routers that are fitted to labels on the simplex: which queries have a label, what fills their gaps, and the fit itself.
 
-A label compares arms.  A query on which no arm was measured has none and is left out; of one on which a single arm was
-measured, as in a bandit log, the masked label would say which arm was logged and not which is good.
+A label compares arms.  A query on which no arm was measured has none and is left out.  A share that is 0 because its arm was
+not measured says how often arms were measured, not how good they are: of a query on which a single arm was measured, as in a
+bandit log, the masked label is always the arm that was logged.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -30,7 +32,7 @@ __all__ = ["MISSING_LABELS", "LabelRouter", "LabelRows", "fit_shares", "label_ro
 
 Floats = NDArray[np.float64]
 
-MISSING_LABELS = ("mask", "impute")
+MISSING_LABELS = ("impute", "mask")
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +46,8 @@ class LabelRows:
         Of these queries, gaps filled where they are.
     score : array of shape (k, m)
         What labels are made of; NaN = not measured, at least two of a row are.
+    predicted : array of shape (k, m) or None
+        Scores that fill the gaps of `score`; NaN in rows that have none, or whose gaps stay.
     kept : int array of shape (k,)
         Which of the training queries they are.
     n_dropped : int
@@ -53,6 +57,7 @@ class LabelRows:
     X: Any
     outcomes: Outcomes
     score: Floats
+    predicted: Floats | None
     kept: NDArray[np.intp]
     n_dropped: int
 
@@ -60,6 +65,34 @@ class LabelRows:
     def weight(self) -> Floats:
         """Weight of every query, shape (k,)."""
         return np.ones(len(self.kept)) if self.outcomes.weight is None else self.outcomes.weight
+
+    def of_rows(self, rows: NDArray[np.intp]) -> LabelRows:
+        """These queries alone."""
+        predicted = None if self.predicted is None else self.predicted[rows]
+        return replace(
+            self, X=self.X[rows], outcomes=self.outcomes.of_rows(rows), score=self.score[rows], predicted=predicted,
+            kept=self.kept[rows],
+        )  # fmt: skip
+
+    def labels(self, shares: Callable[[Floats], Floats]) -> Floats:
+        """Labels of the queries, shape (k, m).
+
+        An arm that was not measured gets the share that the predicted scores of all arms give it, and the measured ones divide
+        the rest as they would without it.  A gap is thus never compared with single outcomes, whose noise it has not.
+
+        Parameters
+        ----------
+        shares : callable
+            Makes labels of scores, over the arms that are not NaN.
+        """
+        own = shares(self.score)
+        if self.predicted is None:
+            return own
+        gap = np.isnan(self.score) & np.isfinite(self.predicted)
+        rows = np.flatnonzero(gap.any(axis=1))
+        given = np.where(gap[rows], shares(self.predicted[rows]), 0.0)
+        own[rows] = own[rows] * (1.0 - given.sum(axis=1, keepdims=True)) + given
+        return own
 
 
 class LabelRouter(ScoreRouter):
@@ -112,7 +145,7 @@ class LabelRouter(ScoreRouter):
         sample = self._scale_sample(len(rows.kept))
         self._learned_from = rows, sample
         try:
-            super()._fit(rows.X[sample], _selected(rows.outcomes, sample))
+            super()._fit(rows.X[sample], rows.outcomes.of_rows(sample))
         finally:
             del self._learned_from
         if len(sample) < len(rows.kept):
@@ -122,6 +155,10 @@ class LabelRouter(ScoreRouter):
 
     def _fit_scores(self, X: Any, outcomes: Outcomes) -> Floats:
         return self._fit_labels(*self._learned_from)
+
+    def _fit_part(self, X: Any, outcomes: Outcomes, rows: NDArray[np.intp]) -> None:
+        learned, sample = self._learned_from
+        self._fit_labels(learned.of_rows(sample[rows]), np.arange(len(rows)))
 
 
 def label_rows(X: Any, outcomes: Outcomes, score: Floats, *, missing: str, owner: str) -> LabelRows:
@@ -133,10 +170,10 @@ def label_rows(X: Any, outcomes: Outcomes, score: Floats, *, missing: str, owner
     outcomes : Outcomes
     score : array of shape (n, m)
         NaN = not measured.
-    missing : {"mask", "impute"}
-        Which gaps are filled by a ridge regression of every arm: those of queries on which one arm alone was measured, or all.
-        Where propensities are given, a filled query is predicted as a whole, and counts once; without them what was measured
-        stays.
+    missing : {"impute", "mask"}
+        Which queries have their gaps filled by ridge regressions of every arm's score and quality: all, or those on which one arm
+        alone was measured.  Of the latter, and where propensities are given, all scores are predicted ones; a query that is filled
+        then counts once.
     owner : str
         Class that asks, for messages.
 
@@ -158,21 +195,25 @@ def label_rows(X: Any, outcomes: Outcomes, score: Floats, *, missing: str, owner
     kept = np.flatnonzero(counted & (n_seen > 0))
     if not len(kept):
         raise RouterInputError(f"{owner}: none of the {len(score)} queries has a measurement that a label is made of")
-    part = _selected(outcomes, kept)
+    part = outcomes.of_rows(kept)
     X, score, m = X[kept], score[kept], score.shape[1]
-    partial_row = n_seen[kept] < m
-    filled = partial_row & ((n_seen[kept] == 1) | (missing == "impute"))
-    quality, weight = part.quality, part.weight
+    single = (n_seen[kept] == 1) & (m > 1)
+    filled = single | ((n_seen[kept] < m) & (missing == "impute"))
+    quality, weight, predicted = part.quality, part.weight, None
     if filled.any():
-        whole = part.propensity is not None
-        score = _filled(X, score, part, filled, whole=whole, owner=owner)
-        quality = _filled(X, quality, part, filled, whole=whole, owner=owner)
+        predicted = _predicted(X, score, part, filled, owner=owner)
+        whole = filled if part.propensity is not None else single
+        score = np.where(whole[:, None], predicted, score)
+        likely = _predicted(X, quality, part, filled, owner=owner)
+        gap = np.isnan(quality) if part.propensity is None else filled[:, None]
+        quality = np.where(gap, likely, quality)
         if part.propensity is not None and part.weight is not None:
             once = np.ones(len(kept)) if part.sample_weight is None else part.sample_weight
             weight = np.where(filled, once, part.weight)
     return LabelRows(
-        X, replace(part, quality=quality, weight=weight), score, kept, int(np.count_nonzero(counted & (n_seen == 0)))
-    )
+        X, replace(part, quality=quality, weight=weight), score, predicted, kept,
+        int(np.count_nonzero(counted & (n_seen == 0))),
+    )  # fmt: skip
 
 
 def fit_shares(learner: ScoreLearner, rows: LabelRows, labels: Floats, *, divergence: str, X: Any = None) -> Scores:
@@ -220,29 +261,15 @@ def _divergence_loss(name: str, scores: Any, far: Any, weight: Any) -> Any:
     return DIVERGENCES[name](scores, xp.where(xp.isnan(far), 0.0, xp.exp(-far)), weight=weight)
 
 
-def _selected(outcomes: Outcomes, rows: NDArray[np.intp]) -> Outcomes:
-    def part(table: Any) -> Any:
-        return None if table is None else table[rows]
-
-    return replace(
-        outcomes, quality=outcomes.quality[rows], cost=part(outcomes.cost), weight=part(outcomes.weight),
-        sample_weight=part(outcomes.sample_weight), propensity=part(outcomes.propensity),
-        cell_propensity=part(outcomes.cell_propensity),
-    )  # fmt: skip
-
-
-def _filled(X: Any, table: Floats, part: Outcomes, filled: NDArray[np.bool_], *, whole: bool, owner: str) -> Floats:
-    """A table with the gaps of some rows, or these rows as a whole, as a ridge regression of every arm predicts them."""
-    seen, table = np.isfinite(table), table.copy()
+def _predicted(X: Any, table: Floats, part: Outcomes, rows: NDArray[np.bool_], *, owner: str) -> Floats:
+    """What ridge regressions of every arm say of some rows; NaN in the others."""
+    seen, found = np.isfinite(table), np.full(table.shape, np.nan)
     for arm in range(table.shape[1]):
-        known, wanted = np.flatnonzero(seen[:, arm]), filled if whole else filled & ~seen[:, arm]
-        if not wanted.any():
-            continue
+        known = np.flatnonzero(seen[:, arm])
         if not len(known):
             raise RouterInputError(
                 f"{owner}: arm {part.arms[arm].item()!r} has no query on which all that its score needs was measured; leave it out"
             )
         weight = None if part.weight is None else part.weight[known]
-        model = fit_clone(Ridge(), X[known], table[known, arm], weight)
-        table[wanted, arm] = model.predict(X[wanted])
-    return table
+        found[rows, arm] = fit_clone(Ridge(), X[known], table[known, arm], weight).predict(X[rows])
+    return found

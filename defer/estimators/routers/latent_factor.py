@@ -188,7 +188,7 @@ class LatentFactorRouter(ArmAddition):
         demand, difficulty = self._demands(trial.X)
         low, span = self.unit_range_
         target = np.clip((trial.quality - low) / span, 0.0, 1.0)
-        estimate, covariance = self.ability_prior_.posterior(demand, difficulty, target, np.ones(len(target)))
+        estimate, covariance = self.ability_prior_.posterior(demand, difficulty, target, 1.0 / trial.propensity)
         self.ability_ = np.vstack([self.ability_, estimate[:-1]])
         self.bias_ = np.append(self.bias_, estimate[-1])
         self.ability_covariance_ = np.concatenate([self.ability_covariance_, covariance[None]])

@@ -20,7 +20,7 @@ from defer.estimators.deferral.parameter_checks import check_counts, check_posit
 from defer.estimators.deferral.score_problem import ScoreProblem
 from defer.estimators.outcomes_input import Outcomes
 from defer.estimators.routers.clusters import ClusterRouter, QueryClusters
-from defer.estimators.routers.query_rows import check_numbers
+from defer.estimators.routers.query_rows import as_squarable, check_numbers
 from defer.losses.value import Formula, LossValue
 
 __all__ = ["LearnedMapRouter", "mixture_log_loss", "unit_range"]
@@ -46,7 +46,7 @@ class LearnedMapRouter(ClusterRouter):
     C : float, default=1.0
         Inverse strength of the penalty on what the gate differs from that of the clusters, on the scale of
         `LogisticRegression`; its intercepts are free.
-    max_iter : int, default=200
+    max_iter : int, default=1000
         Most iterations of the solver.
     tol : float, default=1e-4
         Where the solver stops, see `fit_linear_scores`.
@@ -97,7 +97,7 @@ class LearnedMapRouter(ClusterRouter):
         back_off: Literal["difficulty", "arm"] = "difficulty",
         cost: Literal["mean", "cluster"] = "mean",
         C: float = 1.0,
-        max_iter: int = 200,
+        max_iter: int = 1000,
         tol: float = 1e-4,
         cost_weight: float = 0.0,
         random_state: Any = None,
@@ -117,6 +117,8 @@ class LearnedMapRouter(ClusterRouter):
         owner = type(self).__name__
         check_positive(owner, C=self.C, tol=self.tol)
         check_counts(owner, max_iter=self.max_iter)
+        check_numbers(self, X)
+        X = as_squarable(X, owner=owner)
         super()._fit(X, outcomes)
         weight = np.ones(X.shape[0]) if outcomes.weight is None else outcomes.weight
         low, span = unit_range(outcomes.quality[weight > 0])
@@ -141,7 +143,7 @@ class LearnedMapRouter(ClusterRouter):
 
     def _gate(self, X: Any) -> Floats:
         check_numbers(self, X)
-        return np.asarray(softmax(self.gate_.scores(X), axis=1))
+        return np.asarray(softmax(self.gate_.scores(as_squarable(X, owner=type(self).__name__)), axis=1))
 
 
 def mixture_log_loss(scores: Floats, target: Floats, psi: Floats, *, weight: Floats | None = None) -> LossValue:

@@ -36,7 +36,7 @@ class MatrixFactorizationRouter(PreferenceRouter):
     """Scores head · (v_arm * (W e + b)) of an embedding e, fitted to battles: P(a beats b) = sigmoid(score_a - score_b).
 
     Preference data come as `defer.portfolios.preferences.preference_table`; of ordinary outcomes every two observed arms of
-    a row are a battle, won by the higher quality.
+    a row are a battle, won by the higher quality; single ones fight the outcomes of other rows.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ class MatrixFactorizationRouter(PreferenceRouter):
     search starts at the best approximation, of that rank, of the solution without the limit.
 
     *Ours.*  The source trains by Adam with weight decay on every factor; a penalty on the product alone makes the optimum
-    unique.  Reading of bandit logs: see `defer.portfolios.preferences.battles`.  Scores of the training queries set the
+    unique.  Reading of single outcomes: see `defer.portfolios.preferences.battles`.  Scores of the training queries set the
     scale of quality.
 
     Time per iteration is that of two products of the embeddings with m columns; float32 input stays float32.

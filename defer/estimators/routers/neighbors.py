@@ -51,6 +51,12 @@ class KNNRouter(BaseRouter):
     mean_quality_ : array of shape (m,)
         Used where no neighbour observed an arm, and under the cosine for a query of zeros, such as a text without a known
         word.
+    queries_, norms_, centre_, sample_weight_, reach_
+        The logged queries as the search takes them; see `NeighborSearch`.
+    quality_, observed_ : arrays of shape (N, m)
+        Qualities times inverse propensities, and inverse propensities; 0 where an arm was not observed.
+    cost_ : (array of shape (N, m), array of shape (N, m)) or None
+        The same of costs; None where the mean cost is predicted.
 
     Notes
     -----

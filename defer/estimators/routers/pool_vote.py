@@ -14,6 +14,7 @@ from scipy.sparse import vstack as sparse_vstack
 from sklearn.utils.extmath import row_norms
 
 from defer.estimators.arm_addition import ArmAddition, ArmTrial
+from defer.estimators.base import column_means
 from defer.estimators.deferral.parameter_checks import check_choices, check_counts
 from defer.estimators.deferral.query_features import check_number_table
 from defer.estimators.outcomes_input import Outcomes
@@ -71,13 +72,18 @@ class PoolVoteRouter(ArmAddition, ScoreRouter):
     exemplars_ : array or csr matrix of shape (N, d)
         Queries that some arm got right, of length 1.
     right_ : array of shape (N, m)
-        1 = right, 0 = wrong, NaN = not observed.
+        1 = right, 0 = wrong, NaN = not observed.  Of an exemplar that an added arm alone is known on, the others are 0.
     votes_ : array of shape (N, m)
-        Votes of every exemplar, with inverse propensities where outcomes were observed in part.
+        Votes of every exemplar, by inverse propensity where outcomes were observed in part, or without propensities by the
+        inverse share of the queries on which the arm was observed.
     pool_size_ : array of shape (m,)
         Weight of the exemplars in every pool.
-    chance_ : array of shape (N,)
-        Propensity of every exemplar; 1 where none was given.
+    seen_weight_ : array of shape (m,)
+        Weight of the logged queries on which every arm was observed, or for which those stand by their inverse propensity.
+    right_share_ : array of shape (m,)
+        Share of every arm's observed outcomes that were right.
+    chance_ : array of shape (N, m)
+        Propensity of every exemplar; 1 where none was given, and for arms that were added.
     sample_weight_ : array of shape (N,) or None
         Weight of every exemplar.
     quality_scale_ : QualityScale
@@ -90,16 +96,23 @@ class PoolVoteRouter(ArmAddition, ScoreRouter):
     right, for any number of arms.
 
     Ours, where the source is silent: arms are ordered by their mean cost at fit, and by column where no cost was given; "drop" and
-    "each" for more than two arms; under "each" the number of neighbours counts queries, not votes; an outcome that was not
-    observed counts as not right, and partly observed queries vote with their inverse propensity; exemplars of equal distance come
+    "each" for more than two arms; under "each" the number of neighbours counts queries, not votes; exemplars of equal distance come
     in the order of the log (distances that differ by less than 1e-12, or 1e-6 in float32, may count as equal); a query of zeros
     has no direction, and all exemplars vote on it; without any exemplar all shares are equal, and the cheapest arm is taken.
     Qualities are scaled on votes from which each query's own was left out.
 
+    Gaps: an outcome that was not observed is in no pool.  Where cheaper arms were not observed, an exemplar counts as if they had
+    been wrong; "drop" weighs one that all observed arms got right by the chance that some other did not, were each right at
+    `right_share_` by itself.  Partly observed queries vote with their inverse propensity.  Without propensities the votes for an arm
+    are divided by the share of the queries on which it was observed, relative to that of the arm observed most often: gaps are
+    then taken to have nothing to do with the query.  A seldom observed arm has few exemplars among the neighbours, each with
+    many votes, and wants more neighbours.  A log without gaps is read as in the paper.
+
     `add_arm` needs no training.  Where a query of the log lies in the direction of a known exemplar, that exemplar is relabelled
     with the outcome of the arm (of several such queries, by their majority).  On all other queries the arm alone is known: those
     that it got right become exemplars of its pool.  An arm that is tried on the queries of `fit` thus gets the pool that it
-    would have had from the start; one that is tried on others may win votes that known arms might have won there.
+    would have had from the start.  Its votes too are divided by the share of the queries that it was tried on: of the exemplars, or
+    the number of tries over the weight of the logged queries, whichever is larger.
 
     Time is that of one (n, N) matrix product and a partial sort; memory is bounded by blocks.
 
@@ -122,6 +135,8 @@ class PoolVoteRouter(ArmAddition, ScoreRouter):
     right_: Floats
     votes_: Floats
     pool_size_: Floats
+    seen_weight_: Floats
+    right_share_: Floats
     chance_: Floats
     sample_weight_: Floats | None
 
@@ -142,6 +157,10 @@ class PoolVoteRouter(ArmAddition, ScoreRouter):
         self.vote = vote
         self.cost_weight = cost_weight
 
+    @property
+    def _leaves_out_own(self) -> bool:
+        return True
+
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
@@ -157,8 +176,11 @@ class PoolVoteRouter(ArmAddition, ScoreRouter):
         kept = np.flatnonzero(counted & (right == 1.0).any(axis=1))
         units = unit_rows(X)
         self.exemplars_, self.right_ = units[kept], right[kept]
-        self.chance_ = np.ones(len(kept)) if outcomes.propensity is None else outcomes.propensity[kept]
+        chance = np.ones(len(right)) if outcomes.propensity is None else outcomes.propensity
+        self.chance_ = np.tile(chance[kept, None], (1, right.shape[1]))
         self.sample_weight_ = None if outcomes.sample_weight is None else outcomes.sample_weight[kept]
+        self.seen_weight_ = _seen_weight(outcomes)
+        self.right_share_ = column_means(right, outcomes.weight, right.shape[1])
         self._form_pools(self.mean_cost_)
         own = np.full(len(right), -1)
         own[kept] = np.arange(len(kept))
@@ -172,6 +194,7 @@ class PoolVoteRouter(ArmAddition, ScoreRouter):
         check_number_table(trial.X, owner="PoolVoteRouter")
         units = unit_rows(trial.X.astype(self.exemplars_.dtype, copy=False))
         right = right_answers(trial.quality, self.right_from_)
+        self.right_share_ = np.append(self.right_share_, right.mean())
         tried, hits, known = np.zeros(len(self.right_)), np.zeros(len(self.right_)), np.zeros(len(right), bool)
         for rows in row_blocks(len(right), len(self.right_)):
             if not len(self.right_):
@@ -180,28 +203,40 @@ class PoolVoteRouter(ArmAddition, ScoreRouter):
             tried += same.sum(axis=0)
             hits += right[rows] @ same
             known[rows] = same.any(axis=1)
+        self._count_tries(tried > 0, int(np.count_nonzero(~known)))
         column = np.where(tried > 0, (hits > tried / 2).astype(np.float64), np.nan)
         fresh = np.flatnonzero(~known & (right == 1.0) & (row_norms(units) > 0))
-        alone = np.full((len(fresh), self.right_.shape[1] + 1), np.nan)
+        # As on the queries that `fit` left out, on which no known arm was right.
+        alone = np.zeros((len(fresh), self.right_.shape[1] + 1))
         alone[:, -1] = 1.0
         self.right_ = np.vstack([np.column_stack([self.right_, column]), alone])
         stack = sparse_vstack if issparse(units) else np.vstack
         self.exemplars_ = stack([self.exemplars_, units[fresh]])
         if issparse(units):
             self.exemplars_ = self.exemplars_.tocsr()
-        self.chance_ = np.append(self.chance_, np.ones(len(fresh)))
+        chance = np.column_stack([self.chance_, np.ones(len(self.chance_))])
+        self.chance_ = np.vstack([chance, np.ones(alone.shape)])
         if self.sample_weight_ is not None:
             self.sample_weight_ = np.append(self.sample_weight_, np.ones(len(fresh)))
         self._form_pools(np.append(self.mean_cost_, trial.mean_cost))
 
+    def _count_tries(self, tried: NDArray[np.bool_], elsewhere: int) -> None:
+        """Weight of the logged queries that an arm was as good as tried on, by exemplars and by tries on other queries."""
+        weight, logged = self._weights, float(self.seen_weight_.max())
+        covered = float(weight @ tried) + elsewhere
+        if len(tried):
+            covered = max(covered, logged * float(weight @ tried) / float(weight.sum()))
+        self.seen_weight_ = np.append(self.seen_weight_, covered)
+
     def _form_pools(self, mean_cost: Floats) -> None:
-        votes = pool_votes(self.right_, np.argsort(mean_cost, kind="stable"), self.both_right)
-        self.votes_ = votes / self.chance_[:, None]
+        order = np.argsort(mean_cost, kind="stable")
+        votes = pool_votes(self.right_, order, self.both_right, right_share=self.right_share_)
+        self.votes_ = votes / self.chance_ * (self.seen_weight_.max() / self.seen_weight_)
         self.pool_size_ = self._weights @ votes
 
     @property
     def _weights(self) -> Floats:
-        return np.ones(len(self.votes_)) if self.sample_weight_ is None else self.sample_weight_
+        return np.ones(len(self.chance_)) if self.sample_weight_ is None else self.sample_weight_
 
     def _shares(self, units: Any, own: Rows | None = None) -> Floats:
         """Share of every arm in the vote on every query, without the vote of its own exemplar where there is one."""
@@ -256,6 +291,15 @@ class PoolVoteRouter(ArmAddition, ScoreRouter):
         favoured = ballots[np.arange(len(rows)), first]
         shares[rows] += _NUDGE * favoured
         shares[rows] = _normalised(shares[rows])
+
+
+def _seen_weight(outcomes: Outcomes) -> Floats:
+    """Weight of the queries on which every arm was observed; that of all, where propensities make up for the gaps."""
+    seen = np.isfinite(outcomes.quality)
+    weight = np.ones(len(seen)) if outcomes.sample_weight is None else outcomes.sample_weight
+    if outcomes.propensity is not None:
+        seen = np.broadcast_to(seen.any(axis=1, keepdims=True), seen.shape)
+    return np.asarray(weight @ seen)
 
 
 def _normalised(counts: Floats) -> Floats:

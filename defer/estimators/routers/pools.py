@@ -74,23 +74,29 @@ def right_answers(quality: Floats, grade: float) -> Floats:
     return np.where(np.isnan(quality), np.nan, (quality >= grade).astype(np.float64))
 
 
-def pool_votes(right: Floats, order: NDArray[Any], both_right: str = "cheapest") -> Floats:
+def pool_votes(
+    right: Floats, order: NDArray[Any], both_right: str = "cheapest", *, right_share: Floats | None = None
+) -> Floats:
     """Pools that every query belongs to.
 
     Parameters
     ----------
     right : array of shape (n, m)
-        1 = right, 0 = wrong, NaN = not observed, which counts as not right.
+        1 = right, 0 = wrong, NaN = not observed, which is in no pool.
     order : int array of shape (m,)
         Arms from the cheapest to the dearest.
     both_right : {"cheapest", "drop", "each"}
         Where several arms were right: the pool of the cheapest of them; no pool where all arms were right, else that of
         each of them; or that of each of them.
+    right_share : array of shape (m,), optional
+        Chance that every arm was right where it was not observed, by which "drop" weighs queries that all other arms got right;
+        the mean of its column by default.
 
     Returns
     -------
     array of shape (n, m)
-        1 in the pools of a query, of which a query that no arm got right has none.
+        1 in the pools of a query, of which a query that no arm got right has none; less, under "drop", by the chance that all
+        arms got it right.
 
     Raises
     ------
@@ -104,6 +110,9 @@ def pool_votes(right: Floats, order: NDArray[Any], both_right: str = "cheapest")
     [[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]
     >>> pool_votes(right, np.array([0, 1]), "drop").tolist()
     [[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]
+    >>> gaps = np.array([[1.0, 1.0, np.nan], [0.0, 1.0, np.nan]])
+    >>> pool_votes(gaps, np.arange(3), "drop", right_share=np.array([0.9, 0.9, 0.75])).tolist()
+    [[0.25, 0.25, 0.0], [0.0, 1.0, 0.0]]
     """
     check_choice("pool_votes", "both_right", both_right, BOTH_RIGHT)
     won = right == 1.0
@@ -113,5 +122,9 @@ def pool_votes(right: Floats, order: NDArray[Any], both_right: str = "cheapest")
         won = np.empty_like(won)
         won[:, order] = first
     elif both_right == "drop":
-        won = won & ~won.all(axis=1, keepdims=True)
+        seen = np.isfinite(right)
+        if right_share is None:
+            right_share = won.sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
+        all_right = np.where(seen, won, right_share).prod(axis=1)
+        return np.asarray(won * (1.0 - all_right)[:, None])
     return won.astype(np.float64)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -14,9 +13,12 @@ from defer.estimators.deferral.query_features import check_number_table
 from defer.estimators.outcomes_input import Outcomes
 from defer.exceptions import RouterInputError
 
-__all__ = ["as_floats", "check_costs_given", "check_numbers", "equal_rows", "weighted_rows"]
+__all__ = ["as_floats", "as_squarable", "check_costs_given", "check_numbers", "equal_rows", "weighted_rows"]
 
 Ints = NDArray[np.intp]
+
+# Sums of many squares up to them are finite in double and in single precision.
+_LARGEST, _LARGEST_SINGLE = 1e145, 1e15
 
 
 def check_numbers(router: Any, X: Any) -> None:
@@ -45,16 +47,36 @@ def as_floats(X: Any, dtype: Any = None) -> Any:
     return X.astype(dtype or (np.float32 if X.dtype == np.float32 else np.float64), copy=False)
 
 
+def as_squarable(X: Any, *, owner: str) -> Any:
+    """A table as `as_floats` gives it, in float64 where squares of single-precision numbers would be infinite.
+
+    Raises
+    ------
+    RouterInputError
+        If a number is too large for float64, too.
+
+    Examples
+    --------
+    >>> as_squarable(np.full((1, 1), 1e30, dtype=np.float32), owner="Router").dtype
+    dtype('float64')
+    """
+    X = as_floats(X)
+    values = X.data if issparse(X) else X
+    size = max(float(values.max(initial=0.0)), -float(values.min(initial=0.0)))
+    if size > _LARGEST:
+        raise RouterInputError(
+            f"{owner}: the largest number of the queries is {size:.3g}, whose distances are infinite: scale the features (StandardScaler) "
+            f"so that none is beyond {_LARGEST:g}"
+        )
+    return X.astype(np.float64) if X.dtype == np.float32 and size > _LARGEST_SINGLE else X
+
+
 def weighted_rows(X: Any, outcomes: Outcomes) -> tuple[Any, Outcomes]:
     """Queries and outcomes without the rows of sample weight 0."""
     if outcomes.sample_weight is None or outcomes.sample_weight.all():
         return X, outcomes
     kept = np.flatnonzero(outcomes.sample_weight > 0)
-    rows: dict[str, Any] = {
-        name: None if getattr(outcomes, name) is None else getattr(outcomes, name)[kept]
-        for name in ("quality", "cost", "weight", "sample_weight", "propensity", "cell_propensity")
-    }
-    return X[kept], replace(outcomes, **rows)
+    return X[kept], outcomes.of_rows(kept)
 
 
 def equal_rows(X: Any) -> tuple[Ints, Ints]:

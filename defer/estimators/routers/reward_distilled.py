@@ -6,6 +6,7 @@ Source: Lu et al. 2024, "Routing to the Expert" (ZOOTER), arXiv 2311.08692.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -52,10 +53,12 @@ class RewardDistilledRouter(LabelRouter):
         They are fitted on the training queries alone.
     n_tags : int, default=32
         Of "cluster".
-    missing : {"mask", "impute"}, default="mask"
-        A reward that was not observed: its arm gets no share, and the others' are renormalised, or it is predicted by a ridge
-        regression.  Where one arm alone was observed, as in a bandit log, it is predicted in any case: a masked label would only
-        say which arm was logged.
+    missing : {"impute", "mask"}, default="impute"
+        A reward that was not observed.  "impute": its arm gets the share that ridge regressions of all arms' rewards give it, and
+        the others share the rest as they would without it; this takes gaps to be at random given the query, and rewards to be
+        about linear in it.  "mask": its arm gets no share; this takes all arms to be observed equally often, and one that was
+        observed on a fifth of the queries gets about a fifth of its share.  Where one arm alone was observed, as in a bandit log,
+        all rewards of the query are predicted in any case.  A log without gaps is read alike.
     C : float, default=1.0
         Inverse strength of the penalty of the linear model, as in `LogisticRegression`.
     cost_weight : float, default=0.0
@@ -120,7 +123,7 @@ class RewardDistilledRouter(LabelRouter):
         labels: str = "soft",
         tags: Any = None,
         n_tags: int = 32,
-        missing: str = "mask",
+        missing: str = "impute",
         C: float = 1.0,
         cost_weight: float = 0.0,
         max_iter: int = 1000,
@@ -193,10 +196,9 @@ class RewardDistilledRouter(LabelRouter):
     def _fit_labels(self, rows: LabelRows, sample: NDArray[np.intp]) -> Floats:
         learner = self._learner()
         if self.labels == "hard":
-            best = np.where(np.isfinite(rows.score), rows.score, -np.inf).argmax(axis=1)
-            labels, self.n_tags_ = np.eye(rows.score.shape[1])[best], 0
+            labels, self.n_tags_ = rows.labels(_hard_labels), 0
         else:
-            labels = silver_labels(rows.score, temperature=self.temperature)
+            labels = rows.labels(partial(silver_labels, temperature=self.temperature))
             member = self._members(rows)
             self.n_tags_ = int(np.count_nonzero(member.sum(axis=0)))
             # A tag may give a share to an arm that was not observed; the label then has it too.
@@ -244,3 +246,8 @@ class RewardDistilledRouter(LabelRouter):
             "RewardDistilledRouter", self.estimator, self.C, self.max_iter, self.tol, self.hidden, self.learning_rate,
             self.max_epochs, self.random_state,
         )  # fmt: skip
+
+
+def _hard_labels(score: Floats) -> Floats:
+    """1 for the arm of largest score, the first of equals; NaN = not observed."""
+    return np.eye(score.shape[1])[np.where(np.isnan(score), -np.inf, score).argmax(axis=1)]

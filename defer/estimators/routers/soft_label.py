@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from numbers import Real
 from typing import Any, Self
 
@@ -50,10 +51,12 @@ class SoftLabelRouter(LabelRouter):
     n_neighbors : int, default=40
     metric : {"cosine", "euclidean"}, default="cosine"
         Of "neighbors".
-    missing : {"mask", "impute"}, default="mask"
-        A score that was not measured: its arm gets no share, and the others' are renormalised, or it is predicted by a ridge
-        regression.  Where one arm alone was measured, as in a bandit log, it is predicted in any case: a masked label would only
-        say which arm was logged.
+    missing : {"impute", "mask"}, default="impute"
+        A score that was not measured.  "impute": its arm gets the share that ridge regressions of all arms' scores give it, and
+        the others share the rest as they would without it; this takes gaps to be at random given the query, and scores to be
+        about linear in it.  "mask": its arm gets no share; this takes all arms to be measured equally often, and one that was
+        measured on a fifth of the queries gets about a fifth of its share.  Where one arm alone was measured, as in a bandit log,
+        all scores of the query are predicted in any case.  A log without gaps is read alike.
     C : float, default=1.0
         Inverse strength of the penalty of the linear model.
     cost_weight : float, default=0.0
@@ -92,7 +95,7 @@ class SoftLabelRouter(LabelRouter):
     With a weight on cost or latency, `predict_quality` orders the arms by that score, on the scale of quality.
 
     Ours, where what is known of the source is silent: the direction of its temperature of 10 (`soft_labels`), the score of three
-    aims, heads that are no encoder, and what is done with scores that were not measured beyond masking them.
+    aims, heads that are no encoder, and that scores that were not measured are imputed, not masked.
 
     References
     ----------
@@ -122,7 +125,7 @@ class SoftLabelRouter(LabelRouter):
         weights: Sequence[float] = (1.0, 0.0, 0.0),
         n_neighbors: int = 40,
         metric: str = "cosine",
-        missing: str = "mask",
+        missing: str = "impute",
         C: float = 1.0,
         cost_weight: float = 0.0,
         max_iter: int = 1000,
@@ -206,7 +209,7 @@ class SoftLabelRouter(LabelRouter):
         return self.score_(outcomes.quality, outcomes.cost, latency)
 
     def _fit_labels(self, rows: LabelRows, sample: NDArray[np.intp]) -> Floats:
-        labels = soft_labels(rows.score, kappa=self.kappa)
+        labels = rows.labels(partial(soft_labels, kappa=self.kappa))
         if self._by_neighbors:
             self.model_, self.n_iter_ = NeighborShares.fit(rows, labels, self.n_neighbors, self.metric), 1
             return self.model_.shares(rows.X[sample], own=sample)
@@ -222,6 +225,10 @@ class SoftLabelRouter(LabelRouter):
             if self._by_neighbors
             else np.arange(n)
         )
+
+    @property
+    def _leaves_out_own(self) -> bool:
+        return self._by_neighbors
 
     @property
     def _by_neighbors(self) -> bool:

@@ -31,6 +31,7 @@ class TextRouter(ScoreRouter):
         Parameters that were trained, float32.  The others are read from the model folder on first use.
     model_hash_ : str
         SHA-256 of the model folder at the time of the fit; "" where there is none.
+    strong_ : name of the arm that others are measured against
     """
 
     # The network in use; it is built again from the folder and `weights_` where it is missing.

@@ -19,6 +19,7 @@ from defer.estimators.deferral.answers import ExpertAnswers
 from defer.estimators.inner_model import check_keywords, last_step
 from defer.estimators.outcomes_input import Outcomes
 from defer.estimators.queries import n_queries
+from defer.estimators.routers.sampled_answers import SampledAnswers
 from defer.exceptions import (
     DegenerateExpertWarning,
     MissingPropensityWarning,
@@ -118,6 +119,7 @@ def fit_part(
     groups: NDArray[np.intp] | None,
     rows: Rows | None,
     more: Mapping[str, Any] | None = None,
+    samples: SampledAnswers | None = None,
 ) -> Any:
     """A clone of a router, fitted on some of the queries.
 
@@ -135,6 +137,8 @@ def fit_part(
         Queries to fit on; None = all.
     more : mapping, optional
         What `handed_on` gives, of all queries.
+    samples : SampledAnswers, optional
+        Of all queries, where the router is fitted on several answers per query and arm.
 
     Examples
     --------
@@ -150,8 +154,11 @@ def fit_part(
 
     names = outcomes.arms.tolist()
     options = {"propensity": part(outcomes.propensity), "sample_weight": part(outcomes.sample_weight)}
-    if answers is None:
-        target: Any = ArmMatrix(part(outcomes.quality), arms=names)
+    target: Any
+    if samples is not None:
+        target = {name: part(table) for name, table in zip(names, samples.samples, strict=True)}
+    elif answers is None:
+        target = ArmMatrix(part(outcomes.quality), arms=names)
     else:
         answers = answers if rows is None else answers.take(rows)
         target, options["experts"] = answers.classes[answers.label], answers

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 
 from defer.estimators.base import BaseRouter
-from defer.estimators.inner_model import last_step
+from defer.estimators.inner_model import describe, last_step
 from defer.estimators.outcomes_input import Outcomes
+from defer.estimators.routers.sampled_answers import SampledAnswers, holds_samples, read_samples
 from defer.exceptions import RouterInputError
 from defer.portfolios.limits import Budget, Capacity, Limit, QualityTarget, RiskLevel, Share
 
-__all__ = ["check_limit", "check_order", "check_router", "check_rule"]
+__all__ = ["check_limit", "check_order", "check_router", "check_rule", "split_samples", "takes_samples"]
 
 
 def check_router(router: Any, *, owner: str) -> None:
@@ -111,3 +112,54 @@ def check_limit(limit: Limit | None, outcomes: Outcomes) -> None:
         raise RouterInputError(
             f"a RiskLevel needs outcomes that were observed in full; {int(np.isnan(outcomes.quality).sum())} are not"
         )
+
+
+def takes_samples(router: Any) -> bool:
+    """Whether a router, or the one that it is wrapped around, is fitted on several answers per query and arm.
+
+    Examples
+    --------
+    >>> from defer.estimators import HybridRouter, QualityRouter
+    >>> takes_samples(HybridRouter()), takes_samples(QualityRouter())
+    (True, False)
+    """
+    from defer.estimators.routers.hybrid import HybridRouter
+
+    last = last_step(router)
+    while not isinstance(last, HybridRouter) and getattr(last, "router", None) is not None:
+        last = last_step(last.router)
+    return isinstance(last, HybridRouter)
+
+
+def split_samples(router: Any, y: Any, *, owner: str) -> tuple[SampledAnswers | None, Any]:
+    """Answers of which `y` has several per query and arm, and the table of their means; none, and `y`, where it has one.
+
+    Parameters
+    ----------
+    router : router or pipeline
+        That is to be fitted on them.
+    y : array or frame of shape (n, m), array of shape (n, m, s), or mapping of arm name to array
+    owner : str
+        The wrapper, for messages.
+
+    Raises
+    ------
+    RouterInputError
+        If the router reads one answer per query and arm.
+
+    Examples
+    --------
+    >>> from defer.estimators import HybridRouter
+    >>> split_samples(HybridRouter(), [[[0.5, 1.0], [1.0, 1.0]]], owner="TunedRouter")[1].tolist()
+    [[0.75, 1.0]]
+    """
+    if not holds_samples(y):
+        return None, y
+    if not takes_samples(router):
+        form = "a mapping of arms" if hasattr(y, "keys") else f"shape {np.shape(y)}"
+        raise RouterInputError(
+            f"{owner}: y has several answers per query and arm ({form}), and {describe(router)} reads one: give their mean, a "
+            "table of shape (n, m), or put a HybridRouter inside"
+        )
+    answers = read_samples(y)
+    return answers, answers.mean

@@ -7,19 +7,18 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils import _safe_indexing, get_tags
-from sklearn.utils.metaestimators import available_if
+from sklearn.utils import _safe_indexing
 
-from defer.estimators.base import BaseRouter, at_cost_weight, check_cost_weight
+from defer.estimators.base import at_cost_weight, check_cost_weight
 from defer.estimators.deferral.answers import ExpertAnswers, read_answers
 from defer.estimators.deferral.asked_model import asked_probability
 from defer.estimators.deferral.expert_outcomes import expert_outcomes
 from defer.estimators.deferral.panel_tables import group_codes
-from defer.estimators.deferral.system_answers import refuse_labels, system_answer, system_log, system_utility
+from defer.estimators.deferral.system_answers import refuse_labels, system_answer, system_utility
 from defer.estimators.outcomes_input import Outcomes, read_weight
-from defer.estimators.quality import QualityRouter
 from defer.estimators.queries import n_queries, text_groups
 from defer.estimators.routing import Routing
+from defer.estimators.tuning.deferral_handed_on import DeferralHandedOn
 from defer.estimators.tuning.folds import Rows, check_part, fit_part, handed_on, held_out_folds
 from defer.estimators.tuning.operating_point import (
     HeldOut,
@@ -28,22 +27,16 @@ from defer.estimators.tuning.operating_point import (
     favour,
     find_operating_point,
 )
-from defer.estimators.tuning.tunable import check_limit, check_order, check_router, check_rule
-from defer.exceptions import RouterInputError
+from defer.estimators.tuning.tunable import check_limit, check_order, check_rule, split_samples
 from defer.portfolios.assignment import Choice, choose, choose_at_price
 from defer.portfolios.limits import Limit, Share
-from defer.portfolios.outcomes import OutcomeLog
 
 __all__ = ["TunedRouter"]
 
 Floats = NDArray[np.float64]
 
 
-def _defers(tuned: TunedRouter) -> bool:
-    return hasattr(tuned._base(), "predict_own")
-
-
-class TunedRouter(BaseRouter):
+class TunedRouter(DeferralHandedOn):
     """Choose the operating point for a limit by cross-validation, then fit the router on all queries.
 
     The point is a price (and, where many queries tie, a probability) found on out-of-fold predictions and realised
@@ -92,6 +85,9 @@ class TunedRouter(BaseRouter):
     fitted elsewhere; the refit on all folds is assumed to be no worse than the fits on parts.  Qualities within [0, 1]
     are taken to range over all of it, others over what was observed.  Groups count as one observation each.
 
+    `add_arm` keeps the operating point: what it was shown to meet, it met without the added arm.  Fit again where the limit
+    must hold with it.
+
     Examples
     --------
     >>> from defer.portfolios.limits import Budget
@@ -107,9 +103,6 @@ class TunedRouter(BaseRouter):
     __metadata_request__score = {"experts": True}  # noqa: RUF012
     __metadata_request__predict = {"experts": True, "routing": True}  # noqa: RUF012
 
-    _hands_queries_on = True
-
-    router_: Any
     operating_point_: OperatingPoint
     limit_: Limit | None
     arm_bonus_: Floats
@@ -119,13 +112,6 @@ class TunedRouter(BaseRouter):
         self.router = router
         self.limit = limit
         self.cv = cv
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        inner = get_tags(self._base())
-        tags.input_tags.sparse, tags.input_tags.allow_nan = inner.input_tags.sparse, inner.input_tags.allow_nan
-        tags.classifier_tags.poor_score = inner.classifier_tags.poor_score
-        return tags
 
     @property
     def cost_weight(self) -> float:  # type: ignore[override]
@@ -156,7 +142,8 @@ class TunedRouter(BaseRouter):
         ----------
         X : n queries
         y : array or frame of shape (n, m), or array of shape (n,)
-            As for `BaseRouter.fit`; the true labels, if `experts` is given.
+            As for `BaseRouter.fit`; the true labels, if `experts` is given.  Or several answers per query and arm, as
+            `HybridRouter.fit` takes them, around such a router: operating points are found on their means.
         experts : array of shape (n,) or (n, J), or frame, optional
             Answers of the experts, for a router that defers, as `BaseDeferral.fit` takes them; how often its own answer is
             right is then measured out of fold.
@@ -187,10 +174,11 @@ class TunedRouter(BaseRouter):
             del self.operating_point_
         self._more = handed_on(self._base(), X, owner="TunedRouter", tags=tags, latency=latency)
         self._groups = None if groups is None else group_codes(groups, n=n_queries(X))
-        self._answers = None
+        self._answers = self._samples = None
         try:
             if experts is None:
-                return super().fit(X, y, cost=cost, propensity=propensity, sample_weight=sample_weight)
+                self._samples, table = split_samples(self._base(), y, owner="TunedRouter")
+                return super().fit(X, table, cost=cost, propensity=propensity, sample_weight=sample_weight)
             self._check_defers()
             X = self._check_queries(X, reset=True)
             weight = read_weight(sample_weight, n=n_queries(X))
@@ -198,7 +186,7 @@ class TunedRouter(BaseRouter):
             outcomes = expert_outcomes(self._answers, cost=cost, propensity=propensity, sample_weight=sample_weight)
             return self._fit_outcomes(X, outcomes)
         finally:
-            del self._groups, self._answers, self._more
+            del self._groups, self._answers, self._more, self._samples
 
     def predict(self, X: Any, experts: Any = None, *, routing: Routing | None = None) -> NDArray[np.generic]:
         """Name of the arm of highest utility at the fitted price, or the system's answer; see `BaseDeferral.predict`.
@@ -261,54 +249,6 @@ class TunedRouter(BaseRouter):
             cost_weight=self._own_cost_weight,
         )  # fmt: skip
 
-    @available_if(_defers)  # type: ignore[untyped-decorator]
-    def predict_own(self, X: Any) -> NDArray[np.generic]:
-        """The own answer to every query, shape (n,); see `BaseDeferral.predict_own`."""
-        X = self._check_fitted_queries(X)
-        return self.router_.predict_own(X)
-
-    @available_if(_defers)  # type: ignore[untyped-decorator]
-    def defer_mask(self, X: Any, *, limit: Limit | None = None, random_state: Any = None) -> NDArray[np.bool_]:
-        """Which queries go to an expert, shape (n,), at the fitted point or under a limit; see `BaseDeferral.defer_mask`."""
-        if limit is None:
-            return self.predict(X) != self.arms_[0]
-        return self.route(X, limit=limit, random_state=random_state).arm != 0
-
-    @available_if(_defers)  # type: ignore[untyped-decorator]
-    def outcome_log(
-        self,
-        X: Any,
-        y: ArrayLike,
-        experts: Any,
-        *,
-        cost: ArrayLike | None = None,
-        propensity: ArrayLike | None = None,
-        **columns: Any,
-    ) -> OutcomeLog:
-        """What own and the experts did on labelled queries, as a log; see `BaseDeferral.outcome_log`."""
-        return system_log(self, X, y, experts, cost=cost, propensity=propensity, **columns)
-
-    @property
-    def expert_(self) -> NDArray[np.generic]:
-        """Names of the experts, shape (J,), if the router defers."""
-        return self.router_.expert_
-
-    @property
-    def label_classes_(self) -> NDArray[np.generic]:
-        """Labels of the own answers, if the router was fitted with the answers of experts."""
-        return self.router_.label_classes_
-
-    def _check_defers(self) -> None:
-        if not _defers(self):
-            raise RouterInputError(
-                f"TunedRouter: experts= needs a router that defers, such as PostHocDeferral, got {self._base()!r}"
-            )
-
-    def _base(self) -> Any:
-        router = QualityRouter() if self.router is None else self.router
-        check_router(router, owner="TunedRouter")
-        return router
-
     def _fit(self, X: Any, outcomes: Outcomes) -> None:
         limit, names = self.limit, self.arms_.tolist()
         check_limit(limit, outcomes)
@@ -321,14 +261,8 @@ class TunedRouter(BaseRouter):
             point, self.arm_bonus_ = find_operating_point(held_out, limit, names)
         self.operating_point_, self.limit_ = point, limit
 
-    def _check_own_cost_weight(self) -> None:
-        check_cost_weight(self._base())
-
-    def _predict_quality(self, X: Any) -> Floats:
-        return self.router_.predict_quality(X)
-
-    def _predict_cost(self, X: Any) -> Floats:
-        return self.router_.predict_cost(X)
+    def _arm_added(self, name: Any) -> None:
+        self.arm_bonus_ = np.append(self.arm_bonus_, 0.0)
 
     def _utility(self, quality: Floats, cost: Floats) -> Floats:
         utility = super()._utility(quality, cost)
@@ -346,7 +280,7 @@ class TunedRouter(BaseRouter):
         return choose_at_price(own, cost, price=point.price, fraction=point.fraction)
 
     def _fit_part(self, X: Any, outcomes: Outcomes, rows: Rows | None) -> Any:
-        return fit_part(self._base(), X, outcomes, self._answers, self._groups, rows, self._more)
+        return fit_part(self._base(), X, outcomes, self._answers, self._groups, rows, self._more, self._samples)
 
     def _observed_chance(self, X: Any, outcomes: Outcomes, weight: Floats) -> Floats | None:
         """Probability with which outcomes were observed, as `doubly_robust` takes it."""

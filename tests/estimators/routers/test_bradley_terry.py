@@ -139,9 +139,12 @@ def test_a_query_similar_to_nothing_gets_the_ordinary_model() -> None:
     X = np.abs(X)
     router, plain = BradleyTerryRouter(n_tiers=None).fit(X, table), BradleyTerryRouter(1.0, n_tiers=None).fit(X, table)
     odd = np.array([[0.0, 0.0, 0.0], [-1.0, -2.0, -1.0]])
-    # All battles weigh gamma, and the prior is counted in battles of gamma ** 2.
-    tenth = BradleyTerryRouter(1.0, n_tiers=None, prior=10.0).fit(X, table)
-    np.testing.assert_allclose(router.predict_scores(odd), tenth.predict_scores(odd), atol=1e-9)
+    np.testing.assert_allclose(router.predict_scores(odd), plain.predict_scores(odd), atol=1e-9)
+    # Of two arms, won 8 to 2 with half a battle more on either side.
+    two = np.repeat([[1.0, 0.0], [0.0, 1.0]], [8, 2], axis=0)
+    for gamma in (0.5, 10.0, 100.0):
+        pair = BradleyTerryRouter(gamma, n_tiers=None).fit(np.eye(10), two).predict_scores(np.zeros((1, 10)))[0]
+        assert pair[0] - pair[1] == pytest.approx(np.log(8.5 / 2.5))
     assert not np.allclose(router.predict_scores(X), plain.predict_scores(X), atol=0.1)
 
 

@@ -190,9 +190,9 @@ def test_an_added_arm_has_its_means_and_its_cost(cost: Any) -> None:
     X, quality, price = draw()
     router = ClusterRouter(4, prior=2.0, cost=cost, random_state=0).fit(X, quality, cost=price)
     before = router.predict_cost(X).tobytes()
-    log = OutcomeLog.from_arrays(X[:30], quality[:30, :1], arms=["late"], cost=np.full((30, 1), 0.3))
-    router.add_arm("late", log)
-    assert router.arms_.tolist() == [0, 1, 2, "late"]
+    log = OutcomeLog.from_arrays(X[:30], quality[:30, :1], arms=["3"], cost=np.full((30, 1), 0.3))
+    router.add_arm(3, log)
+    assert router.arms_.tolist() == [0, 1, 2, 3]
     assert router.predict_cost(X)[:, :3].tobytes() == before
     np.testing.assert_allclose(router.predict_cost(X)[:, 3], 0.3, rtol=1e-15)
     seen = np.isfinite(quality[:30, 0])
@@ -206,7 +206,7 @@ def test_an_arm_is_added_through_a_pipeline_of_text() -> None:
     texts = [f"add {number}" for number in range(20)] + [f"poem {number}" for number in range(20)]
     quality = np.repeat([[1.0, 0.0], [0.0, 1.0]], 20, axis=0)
     router = make_pipeline(TfidfVectorizer(), ClusterRouter(2, random_state=0)).fit(texts, quality)
-    router.add_arm("late", OutcomeLog.from_arrays(["poem 3", "add 4"], [[1.0], [0.0]], arms=["late"]))
+    router.add_arm(2, OutcomeLog.from_arrays(["poem 3", "add 4"], [[1.0], [0.0]], arms=["2"]))
     assert router.predict_quality(["add 7", "poem 7"]).shape == (2, 3)
 
 

@@ -54,6 +54,59 @@ def test_it_learns_who_is_good_at_what() -> None:
     assert router.score(fresh, truth) > max(truth.mean(axis=0)) + 0.15
 
 
+def singles(quality: np.ndarray, seed: int) -> np.ndarray:
+    """One outcome of every row."""
+    arm = np.random.default_rng(seed).integers(quality.shape[1], size=len(quality))
+    return np.where(np.arange(quality.shape[1]) == arm[:, None], quality, np.nan)
+
+
+def test_single_outcomes_are_contrasted_with_those_of_other_arms() -> None:
+    nan = np.nan
+    quality = np.array(
+        [[1.0, nan, nan], [0.0, nan, nan], [nan, 1.0, nan], [nan, 0.0, nan], [nan, 0.4, nan], [nan, nan, 0.3]]
+    )
+    weight = np.array([1.0, 1.0, 1.0, 2.0, 1.0, 1.0])
+    positive, negative = DualContrastiveRouter()._contrast_of_arms(quality, weight)
+    # Of the second arm's outcomes half are 0, a quarter .4 and a quarter 1; those up to .5 are wrong.
+    np.testing.assert_allclose(positive[:2], [[1.0, 0.0, 0.0], [0.0, 0.5, 1.0]])
+    np.testing.assert_allclose(negative[:2], [[0.0, 0.75, 1.0], [1.0, 0.0, 0.0]])
+    np.testing.assert_allclose(positive[4], [0.5, (0.5 + 1.0) / 2.0, 0.0])
+    np.testing.assert_allclose(negative[4], [0.5, 0.5 / 2.0, 1.0])
+    limited = DualContrastiveRouter(n_positive=1, n_negative=1)._contrast_of_arms(quality, weight)
+    np.testing.assert_allclose(limited[1][0], [0.0, 0.375, 0.5])
+    full = skills(0, 5)[1]
+    whole = DualContrastiveRouter()._contrast_of_arms(full, np.ones(5))
+    np.testing.assert_array_equal(whole, contrast_weights(full))
+
+
+@pytest.mark.filterwarnings("ignore::defer.exceptions.MissingPropensityWarning")
+@pytest.mark.parametrize("weighted", [False, True])
+def test_one_row_observed_in_full_does_not_decide_for_a_bandit_log(weighted: bool) -> None:
+    X, quality = skills(0, 900)
+    fresh, truth = skills(1, 1500)
+    bandit, options = singles(quality, 77), {"propensity": np.full(900, 1 / quality.shape[1])} if weighted else {}
+    scores = []
+    for n_full in (0, 1, 300):
+        table = np.vstack([quality[:n_full], bandit[n_full:]])
+        router = DualContrastiveRouter().fit(X, table, **options)
+        assert router.score(fresh, truth) > 0.66
+        scores.append(router.predict_scores(fresh))
+    assert np.abs(scores[1] - scores[0]).max() < 0.2 * np.ptp(scores[0])
+    assert (scores[1].argmax(axis=1) == scores[0].argmax(axis=1)).mean() > 0.97
+
+
+@pytest.mark.parametrize("full", [[1.0, 0.0], [0.0, 1.0]])
+def test_one_row_of_two_arms_does_not_turn_a_bandit_log_round(full: list[float]) -> None:
+    rng = np.random.default_rng(0)
+    X, fresh = rng.normal(size=(1000, 3)), rng.normal(size=(1000, 3))
+    chance = 1 / (1 + np.exp(-3 * X[:, 0]))
+    outcome = (rng.random((1000, 2)) < np.column_stack([chance, 1 - chance])).astype(float)
+    table = singles(outcome, 77)
+    table[0] = full
+    router = DualContrastiveRouter().fit(X, table, propensity=np.full(1000, 0.5))
+    assert np.mean(router.predict(fresh) == (fresh[:, 0] < 0)) > 0.9
+
+
 def test_scores_are_cosines_over_the_temperature() -> None:
     X, quality = skills(2, 60)
     router = DualContrastiveRouter(n_components=3, temperature=0.25).fit(X, quality)

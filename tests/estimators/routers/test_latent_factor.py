@@ -110,7 +110,7 @@ def test_an_added_arm_without_much_evidence_is_the_mean_arm() -> None:
     X, _, answers = simulate(5)
     router = LatentFactorRouter(2).fit(X, answers)
     before = router.predict_quality(X)
-    router.add_arm("late", OutcomeLog.from_arrays(X[:1], [[1.0]], arms=["late"]))
+    router.add_arm(99, OutcomeLog.from_arrays(X[:1], [[1.0]], arms=["99"]))
     late = router.predict_quality(X)[:, -1]
     np.testing.assert_array_equal(router.predict_quality(X)[:, :-1], before)
     # One answer moves an arm a little from the mean one, and leaves nearly all of the doubt.
@@ -124,7 +124,7 @@ def test_an_added_arm_without_much_evidence_is_the_mean_arm() -> None:
 def test_an_arm_that_is_added_from_all_its_answers_is_the_one_that_is_fitted() -> None:
     X, _, answers = simulate(6, n=3000)
     router = LatentFactorRouter(2, C=100.0).fit(X, answers[:, :-1])
-    router.add_arm("late", OutcomeLog.from_arrays(X, answers[:, -1:], arms=["late"]))
+    router.add_arm(99, OutcomeLog.from_arrays(X, answers[:, -1:], arms=["99"]))
     again = LatentFactorRouter(2, C=100.0).fit(X, answers)
     np.testing.assert_allclose(router.predict_quality(X)[:, -1], again.predict_quality(X)[:, -1], atol=0.05)
 
@@ -169,7 +169,7 @@ def test_sparse_queries_and_outcomes_beyond_the_unit_interval() -> None:
     scaled = LatentFactorRouter(2, **options).fit(X, 10.0 * answers - 3.0)
     np.testing.assert_allclose(scaled.predict_quality(X), 10.0 * dense - 3.0, atol=1e-4)
     # What lies beyond the range of the fit is held to it.
-    scaled.add_arm("late", OutcomeLog.from_arrays(X, np.full((300, 1), 99.0), arms=["late"]))
+    scaled.add_arm(99, OutcomeLog.from_arrays(X, np.full((300, 1), 99.0), arms=["99"]))
     assert (scaled.predict_quality(X)[:, -1] <= 7.0).all()
 
 
@@ -209,7 +209,7 @@ def test_too_few_iterations_are_told_of() -> None:
 def test_it_comes_back_from_a_file() -> None:
     X, _, answers = simulate(14, n=300)
     router = LatentFactorRouter(2).fit(X, answers)
-    router.add_arm("late", OutcomeLog.from_arrays(X[:9], answers[:9, :1], arms=["late"]))
+    router.add_arm(99, OutcomeLog.from_arrays(X[:9], answers[:9, :1], arms=["99"]))
     np.testing.assert_array_equal(model_from_bytes(model_bytes(router)).predict_quality(X), router.predict_quality(X))
 
 

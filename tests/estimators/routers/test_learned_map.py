@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -8,8 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 from scipy.optimize import approx_fprime
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.feature_extraction.text import TfidfVectorizer
 
 from defer import OutcomeLog
+from defer.datasets import load_tiny
 from defer.estimators.routers.clusters import ClusterRouter
 from defer.estimators.routers.learned_map import LearnedMapRouter, mixture_log_loss, unit_range
 from defer.exceptions import LossInputError, RouterInputError
@@ -141,7 +145,7 @@ def test_sparse_queries_and_outcomes_beyond_the_unit_interval() -> None:
 def test_an_added_arm_comes_back_from_a_file() -> None:
     X, quality = draw()
     router = LearnedMapRouter(4, random_state=0).fit(X, quality)
-    router.add_arm("late", OutcomeLog.from_arrays(X[:9], quality[:9, :1], arms=["late"]))
+    router.add_arm(3, OutcomeLog.from_arrays(X[:9], quality[:9, :1], arms=["3"]))
     twin = model_from_bytes(model_bytes(router))
     np.testing.assert_array_equal(twin.predict_quality(X), router.predict_quality(X))
     assert router.predict_quality(X).shape == (200, 4)
@@ -159,3 +163,36 @@ def test_an_added_arm_comes_back_from_a_file() -> None:
 def test_wrong_parameters_are_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(RouterInputError, match=message):
         LearnedMapRouter(**options).fit(*draw())
+
+
+@pytest.mark.parametrize("kind", ["words", "normal", "unequal scales"])
+@pytest.mark.parametrize("n", [80, 300])
+def test_the_default_ends_before_its_iterations_do(kind: str, n: int) -> None:
+    rng = np.random.default_rng(n)
+    X: Any = rng.normal(size=(n, 20)) * (rng.choice([0.1, 1.0, 10.0], 20) if kind == "unequal scales" else 1.0)
+    quality = (rng.random((n, 3)) < 1 / (1 + np.exp(-X @ rng.normal(size=(20, 3))))).astype(float)
+    if kind == "words":
+        log = load_tiny().select(rows=slice(0, n))
+        X, quality = TfidfVectorizer().fit_transform(log.X), np.asarray(log.quality)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ConvergenceWarning)
+        LearnedMapRouter(random_state=0).fit(X, quality)
+
+
+@pytest.mark.parametrize("layout", [np.asarray, sparse.csr_matrix], ids=["dense", "sparse"])
+@pytest.mark.parametrize("router", [ClusterRouter(4, random_state=0), LearnedMapRouter(4, random_state=0)])
+def test_large_numbers_in_single_precision_are_squared_in_double(layout: Any, router: Any) -> None:
+    X, quality = draw()
+    large = (1e30 * X).astype(np.float32)
+    router.fit(layout(large), quality)
+    predicted = router.predict_quality(layout(large))
+    assert np.isfinite(predicted).all()
+    assert predicted.std(axis=0).min() > 0.01
+    np.testing.assert_allclose(
+        predicted, router.fit(large.astype(np.float64), quality).predict_quality(large), atol=1e-6
+    )
+    message = r"Router: the largest number of the queries is .*e\+150, whose distances are infinite: scale the features"
+    with pytest.raises(RouterInputError, match=message):
+        router.fit(layout(1e150 * X), quality)
+    with pytest.raises(RouterInputError, match=message):
+        router.fit(X, quality).predict(1e150 * X)

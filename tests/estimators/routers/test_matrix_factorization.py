@@ -11,6 +11,7 @@ from scipy.optimize import check_grad, minimize
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
+from defer.estimators.routers.bradley_terry import BradleyTerryRouter
 from defer.estimators.routers.matrix_factorization import MatrixFactorizationRouter, _Objective, factor_scores
 from defer.exceptions import RouterInputError
 from defer.model_file import model_bytes, model_from_bytes
@@ -129,6 +130,23 @@ def test_sparse_float32_and_saved_routers_agree() -> None:
     np.testing.assert_allclose(short.predict_scores(X.astype(np.float32)), router.predict_scores(X), atol=1e-3)
     loaded = model_from_bytes(model_bytes(router))
     np.testing.assert_array_equal(loaded.predict_scores(X), router.predict_scores(X))
+
+
+@pytest.mark.filterwarnings("ignore::defer.exceptions.MissingPropensityWarning")
+@pytest.mark.parametrize("router", [MatrixFactorizationRouter(C=1.0), BradleyTerryRouter()], ids=["factors", "ranking"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_one_row_observed_in_full_does_not_decide_for_a_bandit_log(router: Any, weighted: bool) -> None:
+    rng = np.random.default_rng(0)
+    X, fresh = rng.normal(size=(1000, 3)), rng.normal(size=(1000, 3))
+    chance = 1 / (1 + np.exp(-3 * X[:, 0]))
+    outcome = (rng.random((1000, 2)) < np.column_stack([chance, 1 - chance])).astype(float)
+    bandit = np.where(np.arange(2) == rng.integers(2, size=1000)[:, None], outcome, np.nan)
+    options, scores = {"propensity": np.full(1000, 0.5)} if weighted else {}, []
+    for n_full in (0, 1, 300):
+        router.fit(X, np.vstack([outcome[:n_full], bandit[n_full:]]), **options)
+        scores.append(router.predict_scores(fresh))
+        assert np.mean(router.predict(fresh) == (fresh[:, 0] < 0)) > 0.85
+    assert np.abs(scores[1] - scores[0]).max() < 0.05 * np.ptp(scores[0])
 
 
 def test_edges() -> None:

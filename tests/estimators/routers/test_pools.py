@@ -13,20 +13,40 @@ from defer.exceptions import RouterInputError
 PATTERNS = np.array(list(itertools.product([0.0, 1.0, np.nan], repeat=3)))
 
 
+RIGHT_SHARE = np.array([0.5, 0.2, 0.75])
+
+
 def by_loops(right, order, rule):
     won = [arm for arm in range(len(right)) if right[arm] == 1.0]
+    votes = [float(arm in won) for arm in range(len(right))]
     if rule == "cheapest" and won:
-        won = [next(arm for arm in order if arm in won)]
-    if rule == "drop" and len(won) == len(right):
-        won = []
-    return [float(arm in won) for arm in range(len(right))]
+        votes = [float(arm == next(arm for arm in order if arm in won)) for arm in range(len(right))]
+    if rule == "drop":
+        # The mean over what the outcomes that were not observed may be.
+        gaps = [arm for arm in range(len(right)) if np.isnan(right[arm])]
+        total = 0.0
+        for filled in itertools.product([0.0, 1.0], repeat=len(gaps)):
+            chance = np.prod(
+                [RIGHT_SHARE[arm] if one else 1 - RIGHT_SHARE[arm] for arm, one in zip(gaps, filled, strict=True)]
+            )
+            total += chance * (len(won) + sum(filled) < len(right))
+        votes = [total * vote for vote in votes]
+    return votes
 
 
 @pytest.mark.parametrize("rule", BOTH_RIGHT)
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
 def test_every_pattern_of_three_arms(rule, order):
     expected = [by_loops(right, order, rule) for right in PATTERNS]
-    assert pool_votes(PATTERNS, np.array(order), rule).tolist() == expected
+    found = pool_votes(PATTERNS, np.array(order), rule, right_share=RIGHT_SHARE)
+    np.testing.assert_allclose(found, expected, atol=1e-15)
+
+
+def test_the_chance_of_what_was_not_observed_is_the_mean_of_its_arm_by_default():
+    right = np.array([[1.0, 1.0, np.nan], [1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
+    found = pool_votes(right, np.arange(3), "drop")
+    np.testing.assert_allclose(found, pool_votes(right, np.arange(3), "drop", right_share=np.array([0.5, 0.5, 0.5])))
+    assert found[0].tolist() == [0.5, 0.5, 0.0]
 
 
 def test_right_is_the_highest_grade_or_what_lies_above_a_threshold():

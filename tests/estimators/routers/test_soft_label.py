@@ -136,7 +136,7 @@ def test_a_missing_latency_masks_its_arm_if_latency_is_weighed() -> None:
     X, quality, _, latency = draw(n=20)
     latency[0, 1] = np.nan
     latency[1] = np.nan
-    router = SoftLabelRouter(n_neighbors=1, weights=(1.0, 0.0, 0.5)).fit(X, quality, latency=latency)
+    router = SoftLabelRouter(n_neighbors=1, weights=(1.0, 0.0, 0.5), missing="mask").fit(X, quality, latency=latency)
     assert router.predict_proba(X[:1])[0, 1] == 0.0
     assert router.n_dropped_ == 1
     free = SoftLabelRouter(n_neighbors=1).fit(X, quality, latency=latency)
@@ -190,7 +190,7 @@ def test_a_bandit_log_is_learned_from() -> None:
 
 def test_partly_observed_rows_count_by_inverse_propensity() -> None:
     quality = np.array([[0.8, 0.2, np.nan], [0.1, 0.4, 0.3]])
-    router = SoftLabelRouter(n_neighbors=2).fit(np.ones((2, 1)), quality, propensity=[0.25, 1.0])
+    router = SoftLabelRouter(n_neighbors=2, missing="mask").fit(np.ones((2, 1)), quality, propensity=[0.25, 1.0])
     label = soft_labels(quality)
     np.testing.assert_allclose(router.predict_proba([[1.0]])[0], (4 * label[0] + label[1]) / 5, atol=1e-12)
 
@@ -224,7 +224,7 @@ def test_a_saved_router_predicts_alike(head: Any, layout: Any) -> None:
         ({"kappa": None}, r"kappa must be a number >= 0, or np\.inf, got None"),
         ({"n_neighbors": 0}, "n_neighbors must be an integer >= 1, got 0"),
         ({"metric": "manhattan"}, r"metric must be one of \('cosine', 'euclidean'\), got 'manhattan'"),
-        ({"missing": "drop"}, "missing must be one of 'mask', 'impute', got 'drop'"),
+        ({"missing": "drop"}, "missing must be one of 'impute', 'mask', got 'drop'"),
         ({"weights": (1.0, 0.0)}, r"weights must be three finite numbers, .* got \(1\.0, 0\.0\)"),
         ({"weights": (0.0, 1.0, 1.0)}, "weights must be three finite numbers"),
         ({"weights": (1.0, -1.0, 0.0)}, "weights must be three finite numbers"),
