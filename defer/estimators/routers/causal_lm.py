@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from defer.estimators.deferral.parameter_checks import check_counts, seed_of
 from defer.estimators.outcomes_input import Outcomes
+from defer.estimators.queries import text_groups
 from defer.estimators.routers.score_prompts import ByteTokenizer, PromptShape, score_labels, score_network
 from defer.estimators.routers.text_network import (
     checkpoint_hash,
@@ -71,8 +72,8 @@ class CausalLMRouter(TextRouter):
         Longer gradients are shortened to this length.
     weight_decay : float, default=0.01
     validation_fraction : float, default=0.1
-        Queries held out; the epoch of least loss on them is kept, and their scores set the scale of quality.  0 takes the
-        training rows.
+        Queries held out, equal texts together; the epoch of least loss on them is kept, and their scores set the scale of
+        quality.  0 takes the training rows.
     cost_weight : float, default=0.0
         Quality given up per US dollar.
     random_state : int, Generator, RandomState instance or None
@@ -185,17 +186,19 @@ class CausalLMRouter(TextRouter):
         if not len(others):
             return np.arange(len(texts))
         label = score_labels(outcomes.quality)[:, others].ravel()
-        query = np.repeat(np.arange(len(texts)), len(others))
-        rows = np.flatnonzero((label >= 0) & (weight[query] > 0))
+        line = np.repeat(np.arange(len(texts)), len(others))
+        rows = np.flatnonzero((label >= 0) & (weight[line] > 0))
         if not len(rows):
             raise RouterInputError(
                 f"CausalLMRouter: no query of positive weight has an outcome of an arm other than the strong one, {self.strong_!r}"
             )
         table = self._shape().tokens(texts, self.arms_[others].tolist())
-        found = training.run(self._network, table, _score_loss(label), weight[query], rows, seed, query)
+        twins = text_groups(texts)
+        assert twins is not None
+        found = training.run(self._network, table, _score_loss(label), weight[line], rows, seed, twins[line])
         self.weights_ = trained_arrays(self._network)
         self.validation_losses_, self.best_epoch_ = found.losses, found.best_epoch
-        return np.unique(query[found.held])
+        return np.unique(line[found.held])
 
     def _rate(self) -> Any:
         if self.learning_rate is not None:

@@ -11,9 +11,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from defer.estimators.base import column_means
 from defer.estimators.deferral.parameter_checks import check_choices, check_counts
 from defer.estimators.embeddings import local_model
 from defer.estimators.outcomes_input import Outcomes
+from defer.estimators.queries import text_groups
 from defer.estimators.routers.text_network import (
     Features,
     Tokens,
@@ -22,6 +24,7 @@ from defer.estimators.routers.text_network import (
     load_checkpoint,
     text_libraries,
     trained_arrays,
+    use_arrays,
 )
 from defer.estimators.routers.text_router import TextRouter
 from defer.estimators.routers.text_training import network_outputs
@@ -42,10 +45,11 @@ class EncoderRouter(TextRouter):
     model : str, optional
         Folder of a checkpoint that transformers loads as `AutoModel`, with its tokenizer.  None takes the sentence
         encoder that an installed package carries.
-    labels : {"win3", "soft"}, default="win3"
+    labels : {"win3", "soft", "quality"}, default="win3"
         "win3": three classes per arm, whether the strong arm wins against it, ties or loses; ties count for the other
         arm, P(strong) = 1 - P(tie) - P(loss).  "soft": one distribution over arms, fitted to shares proportional to
-        exp(kappa * quality) of what was observed.
+        exp(kappa * quality) of what was observed.  "quality": the quality of every arm by least squares, which single
+        outcomes teach too.
     strong : name of an arm, optional
         That others are measured against; by default the one of highest mean quality.
     kappa : float, default=10.0
@@ -100,8 +104,9 @@ class EncoderRouter(TextRouter):
 
     Scores under "win3" are 1/2 for the strong arm and 1 - P(strong) for each other one, so that the highest score is the
     source's choice at the threshold 1/2, which for more than two arms is our generalisation; `predict_strong` gives P(strong).  Under
-    "soft" they are the distribution.  A query that tells nothing (no outcome, or for "win3" not one beside the strong arm's)
-    is left out.
+    "soft" they are the distribution, under "quality", which is ours, qualities in units of their spread.  A query that tells
+    nothing is left out: one without outcomes, for "soft" one with a single outcome, for "win3" one without an outcome beside the
+    strong arm's.  Equal texts are held out together.
 
     `defer.save` keeps what was trained as arrays, and the model by its hash: the folder must be there when the policy is
     used, and is refused where its hash differs.  Texts of any length, empty ones and control characters are read.
@@ -123,7 +128,7 @@ class EncoderRouter(TextRouter):
         self,
         model: str | None = None,
         *,
-        labels: Literal["win3", "soft"] = "win3",
+        labels: Literal["win3", "soft", "quality"] = "win3",
         strong: Any = None,
         kappa: float = 10.0,
         pooling: Literal["mean", "cls"] = "mean",
@@ -162,23 +167,27 @@ class EncoderRouter(TextRouter):
         return local_model() if self.model is None else self.model
 
     def _learn(self, texts: list[str], outcomes: Outcomes) -> Rows:
-        check_choices(self, labels=("win3", "soft"), pooling=("mean", "cls"))
+        check_choices(self, labels=("win3", "soft", "quality"), pooling=("mean", "cls"))
         check_counts("EncoderRouter", least=0, freeze=self.freeze)
         check_counts("EncoderRouter", least=2, max_length=self.max_length)
         training, strong = self._training(), self._find_strong(outcomes)
-        target = self._targets(outcomes.quality, strong)
         weight = np.ones(len(texts)) if outcomes.weight is None else outcomes.weight
         self.weights_, self.validation_losses_, self.best_epoch_, self.model_hash_ = {}, [], 0, ""
         if len(self.arms_) == 1:
             return np.arange(len(texts))
         self._network = self._build()
         self.model_hash_ = checkpoint_hash(str(self._folder()))
-        told = target >= 0 if self.labels == "win3" else np.isfinite(target) & np.isfinite(outcomes.quality)
-        rows = np.flatnonzero(told.any(axis=1) & (weight > 0))
+        told, loss = self._task(outcomes, strong)
+        rows = np.flatnonzero(told & (weight > 0))
         if not len(rows):
+            needed = {
+                "win3": f"an outcome of the strong arm {self.strong_!r} and one of another arm, which win3 compares",
+                "soft": "outcomes of two arms, which soft labels compare",
+                "quality": "an outcome and weight",
+            }
             raise RouterInputError(
-                f"EncoderRouter: no query has an outcome of the strong arm {self.strong_!r} and one of another arm, which win3 "
-                "compares; labels='soft' takes single outcomes"
+                f"EncoderRouter: no query has {needed[self.labels]}"
+                + ("" if self.labels == "quality" else "; labels='quality' takes single outcomes")
             )
         network, tokens = self._network.to(training.device), self._tokens(texts)
         module: Any = network
@@ -186,22 +195,31 @@ class EncoderRouter(TextRouter):
         if network.is_frozen:
             module, table = network.head, Features(self._pooled(tokens))
             training = replace(training, learning_rate=self.head_learning_rate)
-        loss = _win_loss(target) if self.labels == "win3" else _share_loss(target, told)
-        found = training.run(module, table, loss, weight, rows, self.random_state)
+        found = training.run(module, table, loss, weight, rows, self.random_state, text_groups(texts))
         self.weights_ = trained_arrays(network)
         self.validation_losses_, self.best_epoch_ = found.losses, found.best_epoch
         return found.held
 
-    def _targets(self, quality: Floats, strong: int) -> Any:
+    def _task(self, outcomes: Outcomes, strong: int) -> tuple[NDArray[np.bool_], Any]:
+        """Which queries teach something, shape (n,), and the loss of rows."""
+        quality = outcomes.quality
+        seen = np.isfinite(quality)
+        if self.labels == "quality":
+            mass = np.where(seen, 1.0 if outcomes.weight is None else outcomes.weight[:, None], 0.0)
+            far = np.where(seen, quality, 0.0) - (mass * np.where(seen, quality, 0.0)).sum() / mass.sum()
+            spread = float(np.sqrt((mass * far**2).sum() / mass.sum())) or 1.0
+            start = column_means(quality, outcomes.weight, len(outcomes.arms)) / spread
+            use_arrays(self._network, {"head.bias": start.astype(np.float32)})
+            return np.asarray(seen.any(axis=1)), _squared_loss(quality / spread, seen)
         if self.labels == "soft":
-            return soft_labels(quality, kappa=self.kappa)
-        others = np.delete(quality, strong, axis=1)
-        gap = quality[:, [strong]] - others
-        return np.where(np.isnan(gap), -1, np.where(gap > 0, 0, np.where(gap == 0, 1, 2)))
+            return seen.sum(axis=1) > 1, _share_loss(soft_labels(quality, kappa=self.kappa), seen)
+        gap = quality[:, [strong]] - np.delete(quality, strong, axis=1)
+        target = np.where(np.isnan(gap), -1, np.where(gap > 0, 0, np.where(gap == 0, 1, 2)))
+        return np.asarray((target >= 0).any(axis=1)), _win_loss(target)
 
     def _build(self) -> Any:
         base, tokenizer = load_checkpoint("EncoderRouter", self._folder(), "AutoModel")
-        outputs = len(self.arms_) if self.labels == "soft" else 3 * (len(self.arms_) - 1)
+        outputs = 3 * (len(self.arms_) - 1) if self.labels == "win3" else len(self.arms_)
         network = _encoder(base, tokenizer, self.pooling, outputs)
         layers = freeze_layers("EncoderRouter", base, int(self.freeze))
         network.is_frozen = self.freeze == layers
@@ -227,12 +245,17 @@ class EncoderRouter(TextRouter):
             return np.full((len(texts), 1), 0.5)
         network = self._trained_network()
         outputs = network_outputs(network, self._tokens(texts), batch_size=int(self.batch_size), device=self.device)
+        if self.labels == "quality":
+            return outputs
         if self.labels == "soft":
             return _softmax(outputs)
         return self._against_strong(1.0 - _softmax(outputs.reshape(len(texts), -1, 3))[:, :, 0])
 
     def predict_strong(self, X: Any) -> Floats:
-        """P(strong) against every arm, shape (n, m), 1/2 against itself; for soft labels by the shares of the two.
+        """P(strong) against every arm, shape (n, m), 1/2 against itself.
+
+        For soft labels by the shares of the two; for qualities half of 1 + the gap, at least 0 and at most 1, which for
+        right and wrong answers is the chance to win, ties halved.
 
         Parameters
         ----------
@@ -240,9 +263,10 @@ class EncoderRouter(TextRouter):
         """
         if self.labels == "win3":
             return super().predict_strong(X)
-        share = self.predict_scores(X)
-        own = share[:, self.arms_ == self.strong_]
-        return np.asarray(own / (own + share))
+        values = self.predict_scores(X) if self.labels == "soft" else self.predict_quality(X)
+        own = values[:, self.arms_ == self.strong_]
+        chance = own / (own + values) if self.labels == "soft" else ((1.0 + own - values) / 2.0).clip(0.0, 1.0)
+        return np.asarray(chance)
 
 
 def _encoder(base: Any, tokenizer: Any, pooling: str, outputs: int) -> Any:
@@ -292,15 +316,27 @@ def _win_loss(target: NDArray[np.intp]) -> Any:
     return loss
 
 
-def _share_loss(target: Floats, told: NDArray[np.bool_]) -> Any:
+def _share_loss(target: Floats, seen: NDArray[np.bool_]) -> Any:
     """Cross-entropy of a distribution, over the arms that were observed."""
     torch, _ = text_libraries()
 
     def loss(outputs: Any, rows: Rows) -> Any:
-        seen = torch.as_tensor(told[rows], device=outputs.device)
-        wanted = torch.as_tensor(np.where(told[rows], target[rows], 0.0), dtype=outputs.dtype, device=outputs.device)
-        logs = outputs.masked_fill(~seen, -1e30).log_softmax(dim=1)
-        return -(wanted * torch.where(seen, logs, 0.0)).sum(dim=1)
+        there = torch.as_tensor(seen[rows], device=outputs.device)
+        wanted = torch.as_tensor(np.where(seen[rows], target[rows], 0.0), dtype=outputs.dtype, device=outputs.device)
+        logs = outputs.masked_fill(~there, -1e30).log_softmax(dim=1)
+        return -(wanted * torch.where(there, logs, 0.0)).sum(dim=1)
+
+    return loss
+
+
+def _squared_loss(quality: Floats, seen: NDArray[np.bool_]) -> Any:
+    """Squared error, over the arms that were observed."""
+    torch, _ = text_libraries()
+
+    def loss(outputs: Any, rows: Rows) -> Any:
+        there = torch.as_tensor(seen[rows], device=outputs.device)
+        wanted = torch.as_tensor(np.where(seen[rows], quality[rows], 0.0), dtype=outputs.dtype, device=outputs.device)
+        return torch.where(there, outputs - wanted, 0.0).square().sum(dim=1)
 
     return loss
 

@@ -11,6 +11,7 @@ import pytest
 import defer
 from defer.estimators.routers.causal_lm import CausalLMRouter
 from defer.estimators.routers.score_prompts import ByteTokenizer, PromptShape, score_labels
+from defer.estimators.routers.text_training import FineTuning
 from defer.exceptions import RouterInputError
 
 pytest.importorskip("torch")
@@ -153,3 +154,21 @@ def test_outcomes_of_the_strong_arm_alone_do_not_teach() -> None:
     assert CausalLMRouter(**(SMALL | {"epochs": 1})).fit(TEXTS, quality, sample_weight=weight).strong_ == 0
     with pytest.raises(RouterInputError, match="CausalLMRouter: X must be a list of texts, got ndarray"):
         CausalLMRouter().fit(np.ones((48, 2)), QUALITY)
+
+
+def test_equal_texts_are_held_out_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [text for text in TEXTS for _ in range(2)]
+    quality = np.column_stack([np.repeat(QUALITY, 2, axis=0), np.tile([0.0, 1.0], 48)])
+    seen: list[tuple[set[str], set[str]]] = []
+    split = FineTuning.split
+
+    def watched(self: FineTuning, rows: Any, random_state: Any, query: Any = None) -> Any:
+        train, valid, seed = split(self, rows, random_state, query)
+        # Two prompts a query: every arm but the strong one.
+        seen.append(({texts[row // 2] for row in train}, {texts[row // 2] for row in valid}))
+        return train, valid, seed
+
+    monkeypatch.setattr(FineTuning, "split", watched)
+    CausalLMRouter(**(SMALL | {"epochs": 1, "validation_fraction": 0.3})).fit(texts, quality)
+    assert seen[0][1]
+    assert not seen[0][0] & seen[0][1]

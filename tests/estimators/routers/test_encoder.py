@@ -13,6 +13,7 @@ import pytest
 import defer
 from defer.estimators.embeddings import local_model
 from defer.estimators.routers.encoder import EncoderRouter
+from defer.estimators.routers.text_training import FineTuning
 from defer.exceptions import RouterInputError
 from defer.portfolios.arm_matrix import ArmMatrix
 
@@ -95,6 +96,47 @@ def test_soft_labels_fit_a_distribution_over_what_was_observed() -> None:
     np.testing.assert_allclose(strong[:, 1], scores[:, 0] / (scores[:, 0] + scores[:, 1]))
 
 
+@pytest.mark.parametrize("unit", [1.0, 1e4])
+def test_qualities_are_learned_from_single_outcomes(unit: float) -> None:
+    single = unit * np.where(np.arange(48)[:, None] % 2 == np.arange(2), QUALITY, np.nan)
+    router = EncoderRouter(labels="quality", **(HEAD | {"epochs": 20})).fit(TEXTS, single, propensity=np.full(48, 0.5))
+    unseen = ["add 77 and 12", "write a poem about rain", "add 31 and 8", "write a poem about stones"]
+    assert router.predict(unseen).tolist() == [0, 1, 0, 1]
+    assert router.validation_losses_[router.best_epoch_ - 1] < 0.5 * router.validation_losses_[0]
+    quality, strong = router.predict_quality(unseen), router.predict_strong(unseen)
+    np.testing.assert_array_equal(strong[:, list(router.arms_).index(router.strong_)], 0.5)
+    np.testing.assert_array_equal(np.sign(strong[:, 1] - strong[:, 0]), np.sign(quality[:, 0] - quality[:, 1]))
+    assert ((strong >= 0.0) & (strong <= 1.0)).all()
+
+
+def test_the_unit_of_qualities_counts_a_weight_of_k_as_k_rows() -> None:
+    texts, quality, times = ["a", "b", "c"], np.array([[1.0, 0.0], [0.5, 4.0], [9.0, 9.0]]), np.array([1, 3, 0])
+    options = {"labels": "quality", "epochs": 0, "freeze": 6, "random_state": 0}
+    weighted = EncoderRouter(**options).fit(texts, quality, sample_weight=times)
+    repeated = EncoderRouter(**options).fit(np.repeat(texts, times).tolist(), np.repeat(quality, times, axis=0))
+    np.testing.assert_allclose(weighted.weights_["head.bias"], repeated.weights_["head.bias"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("labels", ["win3", "soft", "quality"])
+def test_equal_texts_are_held_out_together(labels: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [text for text in TEXTS for _ in range(2)]
+    seen: list[tuple[set[str], set[str]]] = []
+    split = FineTuning.split
+
+    def watched(self: FineTuning, rows: Any, random_state: Any, query: Any = None) -> Any:
+        train, valid, seed = split(self, rows, random_state, query)
+        seen.append(({texts[row] for row in train}, {texts[row] for row in valid}))
+        return train, valid, seed
+
+    monkeypatch.setattr(FineTuning, "split", watched)
+    EncoderRouter(labels=labels, **(HEAD | {"epochs": 1, "validation_fraction": 0.3})).fit(
+        texts, np.repeat(QUALITY, 2, axis=0)
+    )
+    assert len(seen) == 1
+    assert seen[0][1]
+    assert not seen[0][0] & seen[0][1]
+
+
 def test_ties_count_for_the_other_arm() -> None:
     router = EncoderRouter(strong=1, **(HEAD | {"epochs": 20})).fit(TEXTS, np.full((48, 2), 0.5))
     assert router.strong_ == 1
@@ -133,7 +175,7 @@ def test_numbers_are_refused(X: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"labels": "win2"}, "labels must be one of 'win3', 'soft', got 'win2'"),
+        ({"labels": "win2"}, "labels must be one of 'win3', 'soft', 'quality', got 'win2'"),
         ({"pooling": "max"}, "pooling must be one of 'mean', 'cls', got 'max'"),
         ({"freeze": -1}, "freeze must be an integer >= 0, got -1"),
         ({"freeze": 7}, "freeze=7, and the model has 6 layers"),
@@ -153,8 +195,16 @@ def test_wrong_parameters_are_named(options: dict[str, Any], message: str) -> No
 
 def test_win3_needs_comparisons_and_a_folder_must_hold_a_model(tmp_path: Path) -> None:
     single = np.where(np.arange(48)[:, None] % 2 == np.arange(2), QUALITY, np.nan)
-    with pytest.raises(RouterInputError, match="no query has an outcome of the strong arm 0 and one of another arm"):
-        EncoderRouter().fit(TEXTS, single, propensity=np.full(48, 0.5))
+    chance = np.full(48, 0.5)
+    with pytest.raises(
+        RouterInputError,
+        match="outcome of the strong arm 0 and one of another arm, which win3 compares; labels='quality'",
+    ):
+        EncoderRouter().fit(TEXTS, single, propensity=chance)
+    with pytest.raises(
+        RouterInputError, match="outcomes of two arms, which soft labels compare; labels='quality' takes"
+    ):
+        EncoderRouter(labels="soft").fit(TEXTS, single, propensity=chance)
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(RouterInputError, match="cannot be loaded as AutoModel"):
         EncoderRouter(str(tmp_path)).fit(TEXTS, QUALITY)
