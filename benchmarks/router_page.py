@@ -21,6 +21,8 @@ repeats.  Routers have their default parameters, on sentence embeddings (``all-M
 TF-IDF of words and word pairs; ``defer.router`` makes its own features.  Exceptions: boosted trees are shallow and see 40
 principal components, logistic regression has 1,000 iterations, what is right for ``PoolVoteRouter`` on graded quality is said
 with the set, and a parameter in a router's name.  Nothing was chosen on the test folds.  Sets of numbers are standardised by the training part.
+*Means of a known domain* reads no query: it is told the name of the domain instead, of test queries too, which the others are not,
+and takes the arms' means in that domain.
 
 *quality, no limit*: mean quality where every query takes the arm of highest predicted quality, and what that costs.  *AIQ*:
 mean quality of the concave hull of the router's operating points over the arms' range of costs, as far as the router reaches

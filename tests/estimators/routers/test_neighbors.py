@@ -2,13 +2,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import sparse
 from sklearn.metrics import pairwise_distances
 from sklearn.neighbors import KNeighborsRegressor, NearestNeighbors
 
 from defer.estimators import KNNRouter
-from defer.estimators.routers import neighbors
+from defer.estimators.routers import leading_columns, neighbors
+from defer.estimators.routers.leading_columns import LeadingColumns
 from defer.exceptions import RouterInputError
+from defer.model_file import model_bytes, model_from_bytes
 
 
 def draw(seed: int, n: int = 120, fresh: int = 70, d: int = 8) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -184,3 +188,115 @@ def test_a_lone_query_has_no_neighbourhood_without_itself() -> None:
     search = neighbors.NeighborSearch.fit(np.ones((1, 2)), n_neighbors=3, metric="cosine", weight=None)
     (near,) = (block for _, block in search.neighborhoods(np.ones((1, 2)), own=np.array([0])))
     assert near.toarray().tolist() == [[0.0]]
+
+
+def search_by_leading_columns(patch: pytest.MonkeyPatch) -> None:
+    for name, value in {"_SMALLEST": 0, "_NARROWEST": 1, "_ENERGY": 0.0}.items():
+        patch.setattr(leading_columns, name, value)
+
+
+def log_with_decaying_axes(seed: int, n: int, d: int, decay: float, dtype: type) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    axes = np.linalg.qr(rng.normal(size=(d, d)))[0]
+    return ((rng.normal(size=(n, d)) * np.arange(1, d + 1) ** -decay) @ axes).astype(dtype)
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    k=st.integers(1, 5),
+    decay=st.sampled_from([0.0, 0.5, 1.5, 6.0]),
+    dtype=st.sampled_from([np.float32, np.float64]),
+    metric=st.sampled_from(["cosine", "euclidean"]),
+    copies=st.integers(0, 40),
+    grid=st.booleans(),
+)
+@settings(max_examples=80, deadline=None)
+def test_one_query_finds_what_brute_force_finds(
+    seed: int, k: int, decay: float, dtype: type, metric: str, copies: int, grid: bool
+) -> None:
+    X = log_with_decaying_axes(seed, 480, 24, decay, dtype)
+    if grid:
+        X = np.round(2 * X)
+    X[480 - copies :] = X[:copies]
+    queries = np.vstack([X[:3], log_with_decaying_axes(seed + 1, 5, 24, decay, dtype), np.zeros((1, 24), dtype)])
+    with pytest.MonkeyPatch.context() as patch:
+        search_by_leading_columns(patch)
+        search = neighbors.NeighborSearch.fit(X, n_neighbors=k, metric=metric, weight=None)
+        lead = LeadingColumns.fit(search.queries)
+    if lead is None:
+        assert not X.any()
+        return
+    fast = neighbors.NeighborSearch(**{**vars(search), "lead": lead})
+    for query in queries:
+        ((_, near),) = fast.neighborhoods(query[None])
+        ((_, plain),) = search.neighborhoods(query[None])
+        chosen = near.toarray()[0]
+        assert near.shape == plain.shape
+        assert set(chosen[chosen > 0]) == {1.0}
+        assert chosen.sum() == k
+        row = (query if search.centre is None else query - search.centre).astype(float)
+        logged = search.queries.astype(float)
+        distance = -logged @ row if metric == "cosine" else ((logged - row) ** 2).sum(axis=1)
+        slack = 200 * np.finfo(dtype).eps * (np.abs(distance).max() + row @ row + (logged**2).sum(axis=1).max())
+        assert np.sort(distance[chosen > 0])[-1] <= np.sort(distance)[k - 1] + slack
+        direct = lead.nearest(row.astype(dtype), search.queries, k, None if metric == "cosine" else search.norms)
+        if direct is not None:  # rounding does not decide: the same rows as without
+            assert set(direct.tolist()) == set(plain.indices.tolist())
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_one_query_is_mostly_answered_from_leading_columns(
+    monkeypatch: pytest.MonkeyPatch, metric: str, dtype: type
+) -> None:
+    search_by_leading_columns(monkeypatch)
+    X = log_with_decaying_axes(0, 3000, 48, 1.0, dtype)
+    fresh, quality = log_with_decaying_axes(0, 3100, 48, 1.0, dtype)[3000:], np.random.default_rng(0).random((3000, 3))
+    router = KNNRouter(10, metric=metric, cost="neighbors").fit(X, quality, cost=1.0 + quality)
+    answered: list[bool] = []
+    nearest = LeadingColumns.nearest
+
+    def counted(self: LeadingColumns, *given: object) -> object:
+        found = nearest(self, *given)  # type: ignore[arg-type]
+        answered.append(found is not None)
+        return found
+
+    monkeypatch.setattr(LeadingColumns, "nearest", counted)
+    whole = router.predict_quality(fresh), router.predict_cost(fresh)
+    assert not answered
+    for loaded in (router, model_from_bytes(model_bytes(router))):
+        one = [loaded.predict_quality(row[None]) for row in fresh], [loaded.predict_cost(row[None]) for row in fresh]
+        np.testing.assert_allclose(np.vstack(one[0]), whole[0], rtol=1e-12)
+        np.testing.assert_allclose(np.vstack(one[1]), whole[1], rtol=1e-12)
+    assert len(answered) == 400
+    assert np.mean(answered) > 0.9
+
+
+def test_equal_rows_at_the_edge_are_taken_as_from_the_whole_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    search_by_leading_columns(monkeypatch)
+    X = np.repeat(log_with_decaying_axes(1, 300, 24, 1.0, np.float64), 4, axis=0)
+    search = neighbors.NeighborSearch.fit(X, n_neighbors=6, metric="cosine", weight=None)
+    lead = LeadingColumns.fit(search.queries)
+    assert lead is not None
+    assert lead.nearest(X[0], search.queries, 6, None) is None
+    found = lead.nearest(X[0], search.queries, 8, None)
+    assert found is not None
+    assert set(range(4)) < set(found.tolist())
+    near = neighbors.NeighborSearch(**{**vars(search), "lead": lead}).neighborhoods(X[:1])
+    plain = search.neighborhoods(X[:1])
+    assert next(near)[1].indices.tolist() == next(plain)[1].indices.tolist()
+
+
+def test_leading_columns_are_left_out_where_they_do_not_pay(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert LeadingColumns.fit(log_with_decaying_axes(0, 1000, 96, 1.0, np.float64)) is None
+    monkeypatch.setattr(leading_columns, "_SMALLEST", 0)
+    decaying = log_with_decaying_axes(0, 1000, 96, 1.0, np.float64)
+    assert LeadingColumns.fit(decaying) is not None
+    assert LeadingColumns.fit(decaying[:, :95]) is None
+    assert LeadingColumns.fit(log_with_decaying_axes(0, 1000, 96, 0.0, np.float64)) is None
+    assert LeadingColumns.fit(np.zeros((1000, 96))) is None
+    assert LeadingColumns.fit(np.full((1000, 96), 1e30, dtype=np.float32)) is None
+    quality = np.random.default_rng(0).random((1000, 2))
+    assert KNNRouter(5).fit(decaying, quality).lead_ is not None
+    assert KNNRouter(5).fit(decaying, quality, sample_weight=np.full(1000, 2.0)).lead_ is None
+    assert KNNRouter(5).fit(sparse.csr_array(decaying), quality).lead_ is None
