@@ -27,6 +27,7 @@ from defer.estimators.routers.carrot import CarrotRouter
 from defer.estimators.routers.causal_lm import CausalLMRouter
 from defer.estimators.routers.clusters import ClusterRouter
 from defer.estimators.routers.contrastive import ContrastiveProjection
+from defer.estimators.routers.contrastive_encoder import ContrastiveEncoder
 from defer.estimators.routers.contrastive_pairs import expert_pairs, task_pairs
 from defer.estimators.routers.drop_threshold import ThresholdTable, threshold_for_drop, threshold_table
 from defer.estimators.routers.dual_contrastive import DualContrastiveRouter
@@ -63,6 +64,7 @@ __all__ = [
     "ClusterTagger",
     "ConfidenceDeferral",
     "ConformalPanel",
+    "ContrastiveEncoder",
     "ContrastiveProjection",
     "DialogueRouter",
     "DualContrastiveRouter",

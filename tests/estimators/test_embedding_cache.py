@@ -40,6 +40,17 @@ def test_gives_back_the_bits_that_were_put_in(cache: EmbeddingCache) -> None:
     assert found[0].flags.writeable
 
 
+def test_texts_of_every_kind_are_told_apart(tmp_path: Path) -> None:
+    texts = ["", " ", "\0", "\0\0", "a", "a\0", "x" * 100_000, "x" * 100_001, "日本語", "日本", "\x07\x1b[0m", "\x07"]
+    texts += ["\ud800", "\udfff", "?", "\ufffd", "e\u0301", "\u00e9"]
+    values = vectors_of(*range(len(texts)))
+    for cache in (EmbeddingCache(), EmbeddingCache(tmp_path)):
+        cache.put("m", texts, values)
+        assert np.array(cache.get("m", texts)).tolist() == values.tolist()
+        assert len(cache) == len(texts)
+    assert np.array(EmbeddingCache(tmp_path).get("m", texts)).tolist() == values.tolist()
+
+
 def test_another_model_or_another_text_never_hits(cache: EmbeddingCache) -> None:
     cache.put("model", ["text"], vectors_of(1.0))
     assert cache.get("model2", ["text"]) == cache.get("model", ["text "]) == cache.get("modelt", ["ext"]) == [None]

@@ -11,18 +11,15 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import issparse
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.extmath import randomized_svd
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from defer.estimators.base import column_means
 from defer.estimators.deferral.network_training import NetworkTraining, QueryTable, torch_libraries
-from defer.estimators.deferral.parameter_checks import check_choices, check_counts, check_positive, seed_of
+from defer.estimators.deferral.parameter_checks import check_counts, check_positive, seed_of
 from defer.estimators.deferral.score_problem import ScoreProblem
-from defer.estimators.outcomes_input import read_outcomes
-from defer.estimators.routers.contrastive_pairs import Annotation, QueryPairs, expert_pairs, task_pairs
+from defer.estimators.routers.contrastive_pairs import Annotation, QueryPairs
+from defer.estimators.routers.contrastive_step import ContrastiveStep
 from defer.estimators.routers.exemplar_search import unit_rows
-from defer.estimators.routers.pools import pool_votes, right_answers, right_grade
 from defer.exceptions import RouterInputError
 from defer.losses.contrastive import margin_contrastive
 
@@ -31,10 +28,9 @@ __all__ = ["ContrastiveProjection"]
 Floats = NDArray[np.float64]
 
 _WIDEST = 128
-_PAIRS = ("expert", "task", "task+expert")
 
 
-class ContrastiveProjection(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
+class ContrastiveProjection(ContrastiveStep):
     """Linear head on frozen embeddings, trained on pairs of queries by the margin contrastive loss of their cosine distance.
 
     It stands between an embedding and a router that looks for neighbours:
@@ -80,8 +76,7 @@ class ContrastiveProjection(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
     pairs follow the source; the linear head in place of the whole encoder, the number of pairs and the margin are ours.  Expert
     pairs must be made anew, and the head fitted anew, when arms change.
 
-    To train a whole encoder instead, take `expert_pairs` or `task_pairs`, train on their texts by the trainer of
-    sentence-transformers, and give the folder to `SentenceEmbedder`.
+    `ContrastiveEncoder` trains the whole encoder instead.
 
     References
     ----------
@@ -129,7 +124,6 @@ class ContrastiveProjection(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
-        tags.target_tags.required = self.pairs != "task"
         return tags
 
     def fit(
@@ -187,43 +181,13 @@ class ContrastiveProjection(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
 
     def _check_options(self, d: int) -> None:
         owner = type(self).__name__
-        check_choices(self, pairs=_PAIRS)
-        check_counts(owner, n_pairs=self.n_pairs, max_epochs=self.max_epochs)
-        check_positive(owner, margin=self.margin, learning_rate=self.learning_rate)
+        self._check_pair_options()
+        check_counts(owner, max_epochs=self.max_epochs)
+        check_positive(owner, learning_rate=self.learning_rate)
         if self.n_components is not None:
             check_counts(owner, n_components=self.n_components)
             if self.n_components > d:
                 raise RouterInputError(f"{owner}: n_components={self.n_components} is more than the {d} features of X")
-
-    def _find_pairs(
-        self, X: Any, y: ArrayLike | None, cost: ArrayLike | None, annotations: Sequence[Annotation] | None
-    ) -> QueryPairs:
-        pairs = QueryPairs.of([], [], [])
-        if "task" in self.pairs:
-            if annotations is None or len(annotations) != X.shape[0]:
-                found = "none" if annotations is None else str(len(annotations))
-                raise RouterInputError(
-                    f"ContrastiveProjection: pairs={self.pairs!r} needs annotations, one per query of the {X.shape[0]}, got {found}"
-                )
-            pairs = pairs + task_pairs(annotations, n_pairs=self.n_pairs, random_state=self.random_state)
-        if "expert" in self.pairs:
-            pairs = pairs + expert_pairs(X, self._winners(X, y, cost), n_pairs=self.n_pairs)
-        return pairs
-
-    def _winners(self, X: Any, y: Any, cost: ArrayLike | None) -> NDArray[np.intp]:
-        outcomes = read_outcomes(y, n=X.shape[0], cost=cost)
-        grade = right_grade("ContrastiveProjection", outcomes.quality, self.right_above)
-        mean_cost = column_means(outcomes.cost, None, len(outcomes.arms))
-        order = np.argsort(mean_cost, kind="stable")
-        if self.arm_order is not None:
-            arms, given = outcomes.arms.tolist(), list(self.arm_order)
-            if len(given) != len(arms) or any(arm not in given for arm in arms):
-                raise RouterInputError(
-                    f"ContrastiveProjection: arm_order must name each of the arms {arms} once, from the cheapest, got {given}"
-                )
-            order = np.array([arms.index(arm) for arm in given])
-        votes = pool_votes(right_answers(outcomes.quality, grade), order)
-        return np.where(votes.any(axis=1), votes.argmax(axis=1), -1)
 
     def _start(self, X: Any) -> NDArray[np.float32]:
         d = X.shape[1]

@@ -22,7 +22,9 @@ from defer.estimators.routers.text_network import (
     checkpoint_hash,
     freeze_layers,
     load_checkpoint,
+    pooled_states,
     text_libraries,
+    text_tokens,
     trained_arrays,
     use_arrays,
 )
@@ -64,7 +66,7 @@ class EncoderRouter(TextRouter):
         The most that the schedule reaches, of the encoder and of the head.
     batch_size : int, default=16
     max_length : int, default=256
-        Tokens of a text that are read, from the first.
+        Tokens of a text that are read, from the first; fewer where the model has fewer places.
     max_norm : float, default=1.0
         Longer gradients are shortened to this length.
     weight_decay : float, default=0.01
@@ -180,15 +182,12 @@ class EncoderRouter(TextRouter):
         told, loss = self._task(outcomes, strong)
         rows = np.flatnonzero(told & (weight > 0))
         if not len(rows):
-            needed = {
-                "win3": f"an outcome of the strong arm {self.strong_!r} and one of another arm, which win3 compares",
-                "soft": "outcomes of two arms, which soft labels compare",
-                "quality": "an outcome and weight",
-            }
-            raise RouterInputError(
-                f"EncoderRouter: no query has {needed[self.labels]}"
-                + ("" if self.labels == "quality" else "; labels='quality' takes single outcomes")
+            needed = (
+                "outcomes of two arms, which soft labels compare"
+                if self.labels == "soft"
+                else f"an outcome of the strong arm {self.strong_!r} and one of another arm, which win3 compares"
             )
+            raise RouterInputError(f"EncoderRouter: no query has {needed}; labels='quality' takes single outcomes")
         network, tokens = self._network.to(training.device), self._tokens(texts)
         module: Any = network
         table: Tokens | Features = tokens
@@ -228,12 +227,8 @@ class EncoderRouter(TextRouter):
         return network
 
     def _tokens(self, texts: list[str]) -> Tokens:
-        tokenizer = self._trained_network().tokenizer
-        found = tokenizer(texts, truncation=True, max_length=int(self.max_length))["input_ids"]
-        pad = tokenizer.pad_token_id
-        pad = 0 if pad is None else int(pad)
-        # A tokenizer without marks of beginning and end makes nothing of an empty text.
-        return Tokens([np.asarray(ids or [pad], dtype=np.int64) for ids in found], pad)
+        network = self._trained_network()
+        return text_tokens(network.tokenizer, network.pooled.base.config, texts, int(self.max_length))
 
     def _pooled(self, tokens: Tokens) -> NDArray[np.float32]:
         network = self._trained_network()
@@ -282,8 +277,7 @@ def _encoder(base: Any, tokenizer: Any, pooling: str, outputs: int) -> Any:
 
         def forward(self, ids: Any, mask: Any) -> Any:
             state = self.base(input_ids=ids, attention_mask=mask).last_hidden_state
-            counted = mask[:, :, None].to(state.dtype)
-            one = state[:, 0] if pooling == "cls" else (state * counted).sum(dim=1) / counted.sum(dim=1)
+            one = pooled_states(state, mask, pooling)
             # Encoders differ in the size of their states by orders of magnitude, and a rate of learning should not.
             return torch.nn.functional.layer_norm(one, one.shape[-1:])
 

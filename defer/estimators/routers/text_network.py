@@ -21,12 +21,15 @@ from defer.exceptions import MissingExtraError, RouterInputError
 
 __all__ = [
     "Features",
+    "KeepsNetwork",
     "Tokens",
     "checkpoint_hash",
     "clean_texts",
     "freeze_layers",
     "load_checkpoint",
+    "pooled_states",
     "text_libraries",
+    "text_tokens",
     "trained_arrays",
     "use_arrays",
 ]
@@ -157,6 +160,20 @@ def freeze_layers(owner: str, module: Any, freeze: int) -> int:
     return len(layers)
 
 
+def pooled_states(state: Any, mask: Any, pooling: str) -> Any:
+    """What stands for texts, shape (n, d): the mean of their tokens' states or, for "cls", the state of the first token.
+
+    Parameters
+    ----------
+    state : tensor of shape (n, l, d)
+    mask : tensor of shape (n, l)
+        0 for tokens that fill up.
+    pooling : {"mean", "cls"}
+    """
+    counted = mask[:, :, None].to(state.dtype)
+    return state[:, 0] if pooling == "cls" else (state * counted).sum(dim=1) / counted.sum(dim=1)
+
+
 def trained_arrays(module: Any) -> dict[str, NDArray[np.float32]]:
     """The parameters that training may have changed, by name, as arrays of their own."""
     return {
@@ -210,6 +227,26 @@ class Tokens:
         yield from np.split(order, np.arange(size, len(order), size))
 
 
+def text_tokens(tokenizer: Any, config: Any, texts: list[str], max_length: int) -> Tokens:
+    """The first tokens of texts; a text of none, where the tokenizer marks no beginning and end, is one that fills up.
+
+    Parameters
+    ----------
+    tokenizer : of transformers
+    config : configuration of the model
+        Texts are cut to what it and the tokenizer can take.
+    texts : list of n str
+    max_length : int
+        Tokens of a text, at most.
+    """
+    pad = 0 if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
+    places = getattr(config, "max_position_embeddings", None)
+    # Some models give no bound as -1, and tokenizers as a number beyond all texts.
+    most = min(value for value in (max_length, places, tokenizer.model_max_length) if value and value > 0)
+    found = tokenizer(texts, truncation=True, max_length=int(most))["input_ids"]
+    return Tokens([np.asarray(ids or [pad], dtype=np.int64) for ids in found], pad)
+
+
 @dataclass(frozen=True, eq=False)
 class Features:
     """What a frozen encoder made of texts: a table of shape (n, d), float32."""
@@ -228,6 +265,51 @@ class Features:
     def alike(self, size: int) -> Iterator[Rows]:
         """Batches of all rows."""
         yield from np.split(np.arange(len(self.table)), np.arange(size, len(self.table), size))
+
+
+class KeepsNetwork:
+    """An estimator with a network of its own, of which it keeps the parameters that were trained; a subclass writes `_build`.
+
+    Attributes
+    ----------
+    weights_ : dict of str to array
+        Parameters that were trained, float32.  The others are read from the model folder on first use.
+    model_hash_ : str
+        SHA-256 of the model folder at the time of the fit; "" where there is none.
+    """
+
+    # The network in use; it is built again from the folder and `weights_` where it is missing.
+    _network: Any = None
+
+    weights_: dict[str, NDArray[np.float32]]
+    model_hash_: str
+    device: str
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: Any = super().__getstate__()
+        return {name: value for name, value in state.items() if name != "_network"}
+
+    def _build(self) -> Any:
+        """The network with the folder's weights (or, without a folder, any)."""
+        raise NotImplementedError
+
+    def _folder(self) -> str | None:
+        """The model folder; None where the estimator makes its own network."""
+        return getattr(self, "model", None)
+
+    def _trained_network(self) -> Any:
+        """The network with what was learned; built where the estimator was loaded from a file."""
+        if self._network is None:
+            folder = self._folder()
+            if folder is not None and self.model_hash_ and checkpoint_hash(folder) != self.model_hash_:
+                raise RouterInputError(
+                    f"{type(self).__name__}: the model in {folder!r} is not the one that this estimator was fitted on (their SHA-256 "
+                    "differ); set_params(model=...) to a folder that holds that one, or fit again"
+                )
+            network = self._build()
+            use_arrays(network, self.weights_)
+            self._network = network.to(self.device).eval()
+        return self._network
 
 
 def _within(layers: Any) -> set[int]:

@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 from defer.estimators.base import column_means
 from defer.estimators.outcomes_input import Outcomes
 from defer.estimators.routers.preference_router import arm_index
-from defer.estimators.routers.text_network import checkpoint_hash, clean_texts, use_arrays
+from defer.estimators.routers.text_network import KeepsNetwork, clean_texts
 from defer.estimators.routers.text_training import FineTuning
 from defer.estimators.score_router import QualityScale, ScoreRouter
-from defer.exceptions import RouterInputError
 
 __all__ = ["TextRouter"]
 
@@ -22,7 +21,7 @@ Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]
 
 
-class TextRouter(ScoreRouter):
+class TextRouter(KeepsNetwork, ScoreRouter):
     """A router whose queries are texts; a subclass writes `_learn`, `_build` and `_text_scores`.
 
     Attributes
@@ -34,11 +33,6 @@ class TextRouter(ScoreRouter):
     strong_ : name of the arm that others are measured against
     """
 
-    # The network in use; it is built again from the folder and `weights_` where it is missing.
-    _network: Any = None
-
-    weights_: dict[str, NDArray[np.float32]]
-    model_hash_: str
     strong_: Any
 
     @abstractmethod
@@ -46,17 +40,8 @@ class TextRouter(ScoreRouter):
         """Fit, and give the rows whose scores may tell the scale of quality."""
 
     @abstractmethod
-    def _build(self) -> Any:
-        """The network with the folder's weights (or, without a folder, any)."""
-
-    @abstractmethod
     def _text_scores(self, texts: list[str]) -> Floats:
         """Score of every arm, shape (n, m)."""
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = dict(super().__getstate__())
-        state.pop("_network", None)
-        return state
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -127,21 +112,3 @@ class TextRouter(ScoreRouter):
     def _rate(self) -> Any:
         """Learning rate, which may depend on the model."""
         return getattr(self, "learning_rate", None)
-
-    def _trained_network(self) -> Any:
-        """The network with what was learned; built where the router was loaded from a file."""
-        if self._network is None:
-            folder = self._folder()
-            if folder is not None and self.model_hash_ and checkpoint_hash(folder) != self.model_hash_:
-                raise RouterInputError(
-                    f"{type(self).__name__}: the model in {folder!r} is not the one that this router was fitted on (their SHA-256 "
-                    "differ); set_params(model=...) to a folder that holds that one, or fit again"
-                )
-            network = self._build()
-            use_arrays(network, self.weights_)
-            self._network = network.to(self.device).eval()
-        return self._network
-
-    def _folder(self) -> str | None:
-        """The model folder; None where the router makes its own network."""
-        return getattr(self, "model", None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +14,19 @@ from defer.estimators.deferral.parameter_checks import seed_of
 from defer.estimators.routers.text_network import Features, Tokens, text_libraries, trained_arrays, use_arrays
 from defer.exceptions import RouterInputError
 
-__all__ = ["FineTuned", "FineTuning", "network_outputs"]
+__all__ = ["Batches", "FineTuned", "FineTuning", "network_outputs"]
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]
 
 _WARM_UP = 0.1
+
+
+class Batches(Protocol):
+    """What a network is trained on."""
+
+    def batch(self, rows: Rows) -> tuple[Any, ...]:
+        """Some rows, as the tensors that a network takes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,18 +92,21 @@ class FineTuning:
     def split(self, rows: Rows, random_state: Any, query: Rows | None = None) -> tuple[Rows, Rows, int]:
         """Training rows, held-out rows (the same where none can be held out), and a seed for the training.
 
-        `query`, of shape (n,), keeps the rows of one query together.
+        `query`, of shape (n,), keeps the rows of one query together; of shape (n, k) a row has several, and is held out with any
+        of them.
         """
         # Not the seed as it is: folds may have been shuffled by the same number.
         rng = np.random.default_rng(int(np.random.RandomState(seed_of(random_state)).randint(2**31 - 1)))
         query = np.arange(rows.max() + 1) if query is None else query
         units = rng.permutation(np.unique(query[rows]))
-        is_held = np.isin(query[rows], units[: int(self.validation_fraction * len(units))])
-        valid = rows[is_held] if is_held.any() else rows
-        return rows[~is_held], valid, int(rng.integers(2**31))
+        is_held = (
+            np.isin(query[rows], units[: int(self.validation_fraction * len(units))]).reshape(len(rows), -1).any(axis=1)
+        )
+        seed = int(rng.integers(2**31))
+        return (rows, rows, seed) if is_held.all() or not is_held.any() else (rows[~is_held], rows[is_held], seed)
 
     def run(
-        self, module: Any, table: Tokens | Features, loss: Callable[[Any, Rows], Any], weight: Floats, rows: Rows,
+        self, module: Any, table: Batches, loss: Callable[[Any, Rows], Any], weight: Floats, rows: Rows,
         random_state: Any, query: Rows | None = None,
     ) -> FineTuned:  # fmt: skip
         """Train a network, and leave it in evaluation mode with the weights of its best epoch.
@@ -105,13 +115,13 @@ class FineTuning:
         ----------
         module : torch.nn.Module
             Takes a batch of `table`.
-        table : Tokens or Features
+        table : Tokens, Features or others that make batches
         loss : callable (outputs, rows) -> tensor
             Loss of every row.
         weight : array of shape (n,)
         rows : int array
             Rows to learn from.
-        query : int array of shape (n,), optional
+        query : int array of shape (n,) or (n, k), optional
             Rows of one query are held out together.
         random_state : int, Generator, RandomState instance or None
             The global state of torch is left as it was.

@@ -102,6 +102,24 @@ def test_single_queries_seeds_and_saving(router: CausalLMRouter, tmp_path: Path)
     np.testing.assert_array_equal(defer.load(tmp_path / "policy").predict_scores(texts), scores)
 
 
+def test_every_text_is_learned_from_and_none_is_a_template() -> None:
+    texts = [
+        "",
+        "x" * 100_000,
+        "\x00\x07\x1b[0m",
+        "a\x00",
+        "日本語のテキスト",
+        "\ud800 lone",
+        "\udfff lone",
+        "{query} {0} %s",
+    ]
+    router = CausalLMRouter(**(SMALL | {"epochs": 1})).fit(texts, np.tile([[1.0, 0.0], [0.0, 1.0]], (4, 1)))
+    assert np.isfinite(router.predict_quality(texts)).all()
+    shape = PromptShape("<{arm}> {query}", ByteTokenizer(), 64)
+    found = [bytes(ids.tolist()).decode() for ids in shape.tokens(["{arm} {query} {0} %s"], ["a{query}"]).ids]
+    assert found == ["<a{query}> {arm} {query} {0} %s"]
+
+
 def test_every_other_arm_has_a_score_of_its_own() -> None:
     quality = np.column_stack([np.full(48, 0.9), np.repeat([1.0, 0.0], 24), np.repeat([0.0, 1.0], 24)])
     quality[::12, 1] = np.nan

@@ -62,6 +62,23 @@ def test_every_text_is_read(router: EncoderRouter) -> None:
     )
 
 
+@pytest.mark.parametrize("labels", ["win3", "soft", "quality"])
+def test_every_text_is_learned_from(labels: str) -> None:
+    texts = [
+        "",
+        "x" * 100_000,
+        "\x00\x07\x1b[0m",
+        "a\x00",
+        "日本語のテキスト",
+        "\ud800 lone",
+        "\udfff lone",
+        "{query} {0} %s",
+    ]
+    quality = np.tile([[1.0, 0.0], [0.0, 1.0]], (4, 1))
+    router = EncoderRouter(labels=labels, **(HEAD | {"epochs": 1})).fit(texts, quality)
+    assert np.isfinite(router.predict_quality(texts)).all()
+
+
 def test_a_saved_router_predicts_alike_and_asks_for_its_own_model(router: EncoderRouter, tmp_path: Path) -> None:
     defer.save(router, tmp_path / "policy", queries={"text": "prompt"})
     loaded = defer.load(tmp_path / "policy")
@@ -71,7 +88,7 @@ def test_a_saved_router_predicts_alike_and_asks_for_its_own_model(router: Encode
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         shutil.copy(Path(str(local_model())) / name, other / name)
     with pytest.raises(
-        RouterInputError, match=r"is not the one that this router was fitted on \(their SHA-256 differ\)"
+        RouterInputError, match=r"is not the one that this estimator was fitted on \(their SHA-256 differ\)"
     ):
         defer.load(tmp_path / "policy").set_params(model=str(other)).predict(TEXTS)
 

@@ -43,6 +43,18 @@ def test_rows_of_a_query_are_held_out_together(fraction: float) -> None:
     assert (again[1].tolist(), again[2]) == (valid.tolist(), seed)
 
 
+def test_a_row_of_several_queries_is_held_out_with_any_of_them() -> None:
+    rows, query = np.arange(30), np.column_stack([np.arange(30) % 7, np.arange(30) % 11 + 7])
+    train, valid, _ = FineTuning("Router", validation_fraction=0.2).split(rows, 0, query)
+    assert sorted([*train, *valid]) == rows.tolist()
+    held = set(query.ravel()) - set(query[train].ravel())
+    assert len(valid)
+    assert all(held & set(query[row]) for row in valid)
+    # Where nothing is left to train on, all rows are trained on, and choose the epoch.
+    train, valid, _ = FineTuning("Router", validation_fraction=0.9).split(rows, 0, query)
+    assert train.tolist() == valid.tolist() == rows.tolist()
+
+
 def test_the_best_epoch_is_kept_weights_count_and_torch_keeps_its_state() -> None:
     rng = np.random.default_rng(0)
     X = rng.normal(size=(200, 2)).astype(np.float32)
