@@ -60,7 +60,7 @@ class Blend:
         predicted : K arrays of shape (n, m)
             Out of fold.
         observed : array of shape (n, m), NaN = not observed
-            Where gaps are left in most rows, differences between arms cannot be seen, and both kinds of weights are the same.
+            Where gaps are left in most rows, by weight, differences between arms cannot be seen, and both kinds of weights are the same.
         weight : array of shape (n,) or None
         unit : array of shape (m,), optional
             Errors of every arm count in its unit.  The mean over arms of different units says nothing of the cheap ones, so
@@ -74,12 +74,12 @@ class Blend:
         target = np.where(seen, observed - arm_mean, 0.0) * scale
         least = _ROUNDING * float(np.sum(mass[:, None] * np.where(seen, observed * scale, 0.0) ** 2))
         beyond = [np.where(seen, table - arm_mean, 0.0) * scale for table in predicted]
-        if unit is not None or observed.shape[1] == 1 or seen.all(axis=1).mean() < 0.5:
+        whole = seen.all(axis=1)
+        if unit is not None or observed.shape[1] == 1 or mass @ whole < 0.5 * mass.sum():
             both = _weights(
                 [table.ravel() for table in beyond], target.ravel(), np.repeat(mass, observed.shape[1]), least
             )
             return cls(arm_mean, both, both)
-        whole = seen.all(axis=1)
         rows = mass[whole]
         targets = _split(target[whole])
         parts = [_split(table[whole]) for table in beyond]

@@ -279,8 +279,8 @@ class HybridRouter(BaseRouter):
     def _fit(self, X: Any, outcomes: Outcomes) -> None:
         X = as_features(X, owner="HybridRouter")
         quality, weight = outcomes.quality, outcomes.weight
-        learner = self._checked_learner(quality)
         mass = np.ones(len(quality)) if weight is None else weight
+        learner = self._checked_learner(quality[mass > 0])
         means = column_means(quality, weight, len(self.arms_))
         self.strong_ = self.arms_.tolist()[self._strongest(means)]
         labels = self._labels(quality, mass)

@@ -117,7 +117,8 @@ def held_out_parts(
     Raises
     ------
     RouterInputError
-        If a number is below 2, or a query is in no test part or in several.
+        If a number is below 2, a splitter cannot split these queries, or a query is in no test part, in several, or in the
+        training part beside it.
 
     Examples
     --------
@@ -133,11 +134,16 @@ def held_out_parts(
         return [(np.flatnonzero(folds != number), np.flatnonzero(folds == number)) for number in numbers]
     if isinstance(cv, (Integral, str)) or not (hasattr(cv, "split") or hasattr(cv, "__iter__")):
         raise RouterInputError(f"{owner}: cv must be an integer >= 2, a splitter or a list of splits, got {cv!r}")
-    parts = [
-        (np.asarray(train), np.asarray(test)) for train, test in check_cv(cv).split(np.zeros((n, 1)), None, groups)
-    ]
+    try:
+        parts = [(_places(train), _places(test)) for train, test in check_cv(cv).split(np.zeros((n, 1)), None, groups)]
+    except (TypeError, ValueError) as error:
+        raise RouterInputError(
+            f"{owner}: cv={cv!r} gives no splits of {n} queries without labels"
+            + ("" if groups is not None else " and groups")
+            + f": {error}"
+        ) from error
     held = np.concatenate([test for _, test in parts]) if parts else np.zeros(0, dtype=np.intp)
-    if len(held) and max(int(rows.max(initial=0)) for part in parts for rows in part) >= n:
+    if len(held) and any(rows.min(initial=0) < 0 or rows.max(initial=0) >= n for part in parts for rows in part):
         raise RouterInputError(
             f"{owner}: cv is a list of splits of other queries than the {n} of this fit, as within a search, where every fit sees a "
             "part of them; give a number or a splitter"
@@ -148,7 +154,19 @@ def held_out_parts(
             f"{owner}: cv must hold every query out exactly once; {len(wrong)} are in no test part or in several, the first is row "
             f"{wrong[0]}"
         )
+    for number, (train, test) in enumerate(parts):
+        both = np.intersect1d(train, test)
+        if len(both):
+            raise RouterInputError(
+                f"{owner}: cv holds queries out that it trains on: {len(both)} in part {number}, the first is row {both[0]}"
+            )
     return parts
+
+
+def _places(rows: Any) -> Index:
+    """Row numbers of a part of a split, which may be given as a mask."""
+    found = np.asarray(rows)
+    return np.flatnonzero(found) if found.dtype == bool else found.astype(np.intp)
 
 
 def query_folds(codes: NDArray[Any], n_folds: int, *, counted: NDArray[np.bool_] | None = None) -> Index:

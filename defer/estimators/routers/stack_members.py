@@ -106,7 +106,7 @@ def members_for(given: Any, blocks: tuple[str, ...], *, is_numeric: bool, qualit
     if given is None:
         if not is_numeric:
             return text_members(blocks)
-        return numeric_members(has_two_grades=len(np.unique(quality[np.isfinite(quality)])) <= 2)
+        return numeric_members(has_two_grades=len(np.unique(quality[np.isfinite(quality)])) == 2)
     if not isinstance(given, (list, tuple)):
         raise RouterInputError(f"StackedRouter: members must be None or a list of (name, router), got {given!r}")
     members = [member if isinstance(member, StackMember) else _member(member) for member in given]

@@ -44,13 +44,15 @@ class StackedRouter(BaseRouter):
     Parameters
     ----------
     members : list of StackMember or (name, router), optional
-        Default for text: ridge on all blocks, ridge on words, nearest neighbours; and where tags are given the same on the
-        means of tags.  For numbers: two ridges, nearest neighbours, and logistic regression where outcomes have two values.
+        Default for text: ridge on all blocks, ridge on words, nearest neighbours.  For numbers: two ridges, nearest
+        neighbours, and logistic regression where outcomes have two values.  Where tags are given: also a ridge, and for text
+        nearest neighbours, on the means of tags.
     features : list of (name, transformer), optional
         Makes named blocks of numbers from queries, once for all members.  Transformers see all training queries, and no
         outcomes.  None: queries are numbers, which are divided by their standard deviations.
     cv : int, splitter or list of splits, default=5
-        A number holds equal queries out together; a splitter is given `groups`, joined where they share a query.
+        A number holds equal queries out together.  A splitter is given `groups`, joined where they share a query, and a list is
+        taken as it is: both answer for equal queries themselves.
     fallback : bool, default=True
         Whether the zero router is fallen back to.
     cost_weight : float, default=0.0
@@ -139,7 +141,7 @@ class StackedRouter(BaseRouter):
         X, y, cost, propensity, sample_weight
             As for `BaseRouter.fit`.
         groups : array of shape (n,), optional
-            Queries of one group are held out together, and so are groups that share a query: equal queries always are.
+            Queries of one group are held out together, and so are groups that share a query.
         tags : sequence of n sets of str, or array of shape (n,), optional
             What kind of query each is, such as its domain.  Known in training alone: nothing asks for them later.
 
@@ -182,13 +184,14 @@ class StackedRouter(BaseRouter):
                 "StackedRouter needs numbers, or features= that make them: take defer.router('auto') for text"
             )
         blocks = FeatureBlocks(self.features)
-        members = members_for(self.members, blocks.names, is_numeric=self.features is None, quality=outcomes.quality)
+        counted = None if outcomes.sample_weight is None else outcomes.sample_weight > 0
+        observed = outcomes.quality if counted is None else outcomes.quality[counted]
+        members = members_for(self.members, blocks.names, is_numeric=self.features is None, quality=observed)
         if self._tags is None:
             members = [member for member in members if member.labels == "outcomes"]
             if not members:
                 raise RouterInputError("StackedRouter: all members are fitted on tags, and no tags= are given")
         tables = blocks.fit(X, outcomes.sample_weight)
-        counted = None if outcomes.sample_weight is None else outcomes.sample_weight > 0
         codes = self._codes(X, counted)
         parts = held_out_parts(
             self.cv, codes, owner="StackedRouter", counted=counted, groups=None if self._groups is None else codes
@@ -221,7 +224,7 @@ class StackedRouter(BaseRouter):
             why = (
                 f"its area over the zero router out of fold is {found.value:.4f}, its standard error {found.error:.4f}"
                 if np.isfinite(found.error)
-                else "no query is held out, as all are equal, of one group, or in one part of cv"
+                else "no query is held out, as all are equal or of one group"
             )
             warnings.warn(
                 f"no blend of {len(members)} members is shown to beat mixing single arms: {why}; the arms' means are predicted instead",
@@ -243,8 +246,11 @@ class StackedRouter(BaseRouter):
         quality = [np.empty((n, m)) for _ in members]
         cost: list[Floats | None] = [None] * len(members)
         names = FeatureBlocks(self.features).names
+        seen = np.isfinite(outcomes.quality)
+        if outcomes.sample_weight is not None:
+            seen &= outcomes.sample_weight[:, None] > 0
         for train, test in parts:
-            unseen = np.flatnonzero(~np.isfinite(outcomes.quality[train]).any(axis=0))
+            unseen = np.flatnonzero(~seen[train].any(axis=0))
             if len(unseen):
                 raise RouterInputError(
                     f"StackedRouter: arm {self.arms_[unseen[0]].item()!r} was observed so rarely that a training part of the "
@@ -252,11 +258,11 @@ class StackedRouter(BaseRouter):
                 )
             joined: dict[tuple[str, ...], Any] = {}
             for index, member in enumerate(members):
-                seen = member.blocks or names
-                if seen not in joined:
-                    joined[seen] = FeatureBlocks.joined(tables, seen)
-                fitted = self._fit_member(member, joined[seen], outcomes, train)
-                held = joined[seen][test]
+                blocks = member.blocks or names
+                if blocks not in joined:
+                    joined[blocks] = FeatureBlocks.joined(tables, blocks)
+                fitted = self._fit_member(member, joined[blocks], outcomes, train)
+                held = joined[blocks][test]
                 quality[index][test] = fitted.predict_quality(held)
                 if outcomes.cost is not None and _prices_queries(fitted):
                     table = cost[index]

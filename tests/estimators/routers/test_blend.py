@@ -144,3 +144,17 @@ def test_errors_count_in_the_unit_of_their_arm() -> None:
     plain = Blend.fit([dear, cheap], cost, None)
     scaled = Blend.fit([dear, cheap], cost, None, unit=cost.mean(axis=0))
     assert plain.between[1] < 0.5 < scaled.between[1]
+
+
+def test_what_is_most_rows_goes_by_weight() -> None:
+    rng = np.random.default_rng(4)
+    observed = rng.normal(size=(9, 2))
+    observed[6:, 1] = np.nan
+    members = [rng.normal(size=(9, 2)) for _ in range(2)]
+    times = np.array([1, 1, 1, 1, 1, 1, 4, 4, 0])
+    weighted = Blend.fit(members, observed, times.astype(float))
+    repeated = Blend.fit(
+        [np.repeat(table, times, axis=0) for table in members], np.repeat(observed, times, axis=0), None
+    )
+    assert_allclose(weighted.between, repeated.between, atol=1e-12)
+    assert_allclose(weighted.level, repeated.level, atol=1e-12)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import warnings
 from itertools import permutations
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
+from sklearn.model_selection import GroupKFold, StratifiedKFold
 
-from defer.estimators.routers.query_folds import joined_groups, query_codes
+from defer.estimators.routers.query_folds import held_out_parts, joined_groups, query_codes
+from defer.exceptions import RouterInputError
 
 RNG = np.random.default_rng(0)
 
@@ -78,3 +81,29 @@ def test_groups_without_common_queries_stay_as_they_are() -> None:
     groups = RNG.integers(9, size=50)
     np.testing.assert_array_equal(joined_groups(np.arange(50), groups), groups)
     assert joined_groups(np.zeros(50), groups).tolist() == [groups.min()] * 50
+
+
+@pytest.mark.parametrize(
+    ("cv", "message"),
+    [
+        (StratifiedKFold(2), r"Router: cv=StratifiedKFold\(.*gives no splits of 6 queries without labels and groups: "),
+        (GroupKFold(2), r"Router: cv=GroupKFold\(.*gives no splits of 6 queries without labels and groups: "),
+        ([(np.arange(6), np.arange(3)), (np.arange(3), np.arange(3, 6))], "trains on: 3 in part 0, the first is row 0"),
+        (
+            [(np.arange(3), np.arange(-3, 0)), (np.arange(3, 6), np.arange(3))],
+            "list of splits of other queries than the 6",
+        ),
+    ],
+)
+def test_splits_that_hold_nothing_out_are_refused(cv: Any, message: str) -> None:
+    with pytest.raises(RouterInputError, match=message):
+        held_out_parts(cv, np.arange(6), owner="Router")
+
+
+def test_splits_may_be_masks() -> None:
+    first = np.arange(6) < 3
+    parts = held_out_parts([(first, ~first), (~first, first)], np.arange(6), owner="Router")
+    assert [(train.tolist(), test.tolist()) for train, test in parts] == [
+        ([0, 1, 2], [3, 4, 5]),
+        ([3, 4, 5], [0, 1, 2]),
+    ]
