@@ -76,7 +76,8 @@ class Explanation:
         What similarity means; empty without a log.
     is_far : bool
         Whether the query is less similar to every logged query than any of up to 100 of them is to its nearest other one,
-        which holds of a query like them with a probability of at most 1 / 101.  Not said of fewer than 20.
+        which holds of a query like them with a probability of at most 1 / (k + 1), with k of them: 1 / 101 from 100 logged
+        queries on, 1 / 21 with 20.  Not said of fewer.
     notes : tuple of str
         What must be known to read the rest.
     limit : Limit or None

@@ -142,7 +142,7 @@ class Comparison:
     def least_nearest(self) -> float:
         """Similarity to its nearest other query of that logged query which is the loneliest, of up to 100 of them.
 
-        A query like the logged ones is as lonely with a probability of at most 1 / 101.
+        A query like the logged ones is as lonely with a probability of at most 1 / (k + 1), with k of them: 1 / 101 from 100 on.
         """
         n = self.table.shape[0]
         rows = np.unique(np.linspace(0, n - 1, min(n, _MOST_LONELY)).astype(np.intp))

@@ -66,8 +66,9 @@ class KNNRouter(BaseRouter):
     Time is that of one (n, N) matrix product and `argpartition`; memory is bounded by blocks whatever n and N.  One query alone
     among many is compared with part of the columns first (`LeadingColumns`), which rules most logged queries out and finds the
     same neighbours; that takes half as much memory again as the logged queries, also in a saved policy.
-    float32 input is searched in float32.  Which of several logged queries at the same distance complete a neighbourhood
-    is arbitrary.  Rows that were observed in part count by their inverse propensity.
+    float32 input is searched in float32.  Which of several logged queries at the same distance, up to rounding, complete a
+    neighbourhood is arbitrary, and may differ between a query alone and in a batch.  Rows that were observed in part
+    count by their inverse propensity.
 
     References
     ----------
