@@ -5,6 +5,7 @@ Source: RouteLLM (Ong et al., ICLR 2025, arXiv 2406.18665), BERT classifier; sof
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -312,27 +313,31 @@ def _win_loss(target: NDArray[np.intp]) -> Any:
 
 def _share_loss(target: Floats, seen: NDArray[np.bool_]) -> Any:
     """Cross-entropy of a distribution, over the arms that were observed."""
-    torch, _ = text_libraries()
 
-    def loss(outputs: Any, rows: Rows) -> Any:
-        there = torch.as_tensor(seen[rows], device=outputs.device)
-        wanted = torch.as_tensor(np.where(seen[rows], target[rows], 0.0), dtype=outputs.dtype, device=outputs.device)
+    def loss(outputs: Any, wanted: Any, there: Any) -> Any:
         logs = outputs.masked_fill(~there, -1e30).log_softmax(dim=1)
-        return -(wanted * torch.where(there, logs, 0.0)).sum(dim=1)
+        return -(wanted * logs.masked_fill(~there, 0.0)).sum(dim=1)
 
-    return loss
+    return _over_observed(loss, target, seen)
 
 
 def _squared_loss(quality: Floats, seen: NDArray[np.bool_]) -> Any:
     """Squared error, over the arms that were observed."""
+    return _over_observed(
+        lambda outputs, wanted, there: (outputs - wanted).masked_fill(~there, 0.0).square().sum(dim=1), quality, seen
+    )
+
+
+def _over_observed(loss: Callable[[Any, Any, Any], Any], table: Floats, seen: NDArray[np.bool_]) -> Any:
+    """A loss of rows from one of outputs, what they should be, and where that is known."""
     torch, _ = text_libraries()
+    filled = np.where(seen, table, 0.0)
 
-    def loss(outputs: Any, rows: Rows) -> Any:
-        there = torch.as_tensor(seen[rows], device=outputs.device)
-        wanted = torch.as_tensor(np.where(seen[rows], quality[rows], 0.0), dtype=outputs.dtype, device=outputs.device)
-        return torch.where(there, outputs - wanted, 0.0).square().sum(dim=1)
+    def of_rows(outputs: Any, rows: Rows) -> Any:
+        wanted = torch.as_tensor(filled[rows], dtype=outputs.dtype, device=outputs.device)
+        return loss(outputs, wanted, torch.as_tensor(seen[rows], device=outputs.device))
 
-    return loss
+    return of_rows
 
 
 def _softmax(logits: Floats) -> Floats:
