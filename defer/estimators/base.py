@@ -58,6 +58,8 @@ class BaseRouter(ClassifierMixin, BaseEstimator, metaclass=ABCMeta):  # type: ig
 
     # True where inner estimators get the queries as they came (frames stay frames) and check their values themselves.
     _hands_queries_on = False
+    # True where `fit` reads several answers per query and arm.
+    _takes_samples = False
 
     @abstractmethod
     def _fit(self, X: Any, outcomes: Outcomes) -> None:

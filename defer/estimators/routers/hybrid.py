@@ -135,6 +135,7 @@ class HybridRouter(BaseRouter):
     """
 
     __metadata_request__fit = {"groups": True}  # noqa: RUF012
+    _takes_samples = True
 
     strong_: Any
     margin_: Floats

@@ -190,6 +190,7 @@ def label_rows(X: Any, outcomes: Outcomes, score: Floats, *, missing: str, owner
     >>> rows.kept.tolist(), rows.n_dropped, rows.score.tolist()
     ([0, 2], 1, [[1.0, 0.0], [1.0, 0.0]])
     """
+    is_quality = score is outcomes.quality
     counted = np.ones(len(score), dtype=bool) if outcomes.sample_weight is None else outcomes.sample_weight > 0
     n_seen = np.isfinite(score).sum(axis=1)
     kept = np.flatnonzero(counted & (n_seen > 0))
@@ -204,7 +205,7 @@ def label_rows(X: Any, outcomes: Outcomes, score: Floats, *, missing: str, owner
         predicted = _predicted(X, score, part, filled, owner=owner)
         whole = filled if part.propensity is not None else single
         score = np.where(whole[:, None], predicted, score)
-        likely = _predicted(X, quality, part, filled, owner=owner)
+        likely = predicted if is_quality else _predicted(X, quality, part, filled, owner=owner)
         gap = np.isnan(quality) if part.propensity is None else filled[:, None]
         quality = np.where(gap, likely, quality)
         if part.propensity is not None and part.weight is not None:

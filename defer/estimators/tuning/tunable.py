@@ -123,12 +123,10 @@ def takes_samples(router: Any) -> bool:
     >>> takes_samples(HybridRouter()), takes_samples(QualityRouter())
     (True, False)
     """
-    from defer.estimators.routers.hybrid import HybridRouter
-
     last = last_step(router)
-    while not isinstance(last, HybridRouter) and getattr(last, "router", None) is not None:
+    while not getattr(last, "_takes_samples", False) and getattr(last, "router", None) is not None:
         last = last_step(last.router)
-    return isinstance(last, HybridRouter)
+    return bool(getattr(last, "_takes_samples", False))
 
 
 def split_samples(router: Any, y: Any, *, owner: str) -> tuple[SampledAnswers | None, Any]:
